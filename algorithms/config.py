@@ -1,0 +1,65 @@
+"""Typed hyper-parameters of the update rules and of the belief's training (no torch imported)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from models.config import FrozenConfig
+
+Rule = Literal["dqn", "sac", "cql", "iql", "td3bc", "rebrac"]
+
+
+class LearnerConfig(FrozenConfig):
+    """One update rule and its hyper-parameters; a rule reads those that name it.
+
+    One flat model rather than a union: changing the rule stays one line of YAML, and Prefect's
+    form stays a form.
+    """
+
+    rule: Rule = Field("sac", description="which update rule")
+    critic_layers: tuple[PositiveInt, ...] = Field((128, 128), description="hidden layers of Q, V")
+    actor_layers: tuple[PositiveInt, ...] = Field((128, 128), description="hidden layers of pi")
+    learning_rate: PositiveFloat = Field(3e-4, description="Adam, critics (and Q of dqn)")
+    actor_learning_rate: PositiveFloat = Field(3e-4, description="Adam, actor")
+    discount: float = Field(0.99, ge=0, lt=1, description="gamma")
+    polyak: float = Field(0.005, gt=0, le=1, description="target networks' rate, every update")
+    gradient_clip: NonNegativeFloat = Field(0.0, description="largest gradient norm; 0 is off")
+
+    temperature: PositiveFloat = Field(0.01, description="sac, cql: entropy temperature alpha")
+    learn_temperature: bool = Field(False, description="sac, cql: tune alpha to target_entropy")
+    target_entropy: float | None = Field(None, description="sac, cql: default -action_dim")
+
+    cql_weight: NonNegativeFloat = Field(1.0, description="cql: weight of logsumexp Q - Q(s, a)")
+    cql_actions: PositiveInt = Field(4, description="cql: sampled actions a proposal (3 proposals)")
+    iql_expectile: float = Field(0.8, gt=0, lt=1, description="iql: tau of the expectile")
+    iql_inverse_temperature: PositiveFloat = Field(3.0, description="iql: beta of exp(beta A)")
+    iql_advantage_clip: PositiveFloat = Field(100.0, description="iql: largest exp(beta A)")
+    td3bc_weight: NonNegativeFloat = Field(2.5, description="td3bc: lambda's alpha; 0 is cloning")
+    rebrac_actor_weight: NonNegativeFloat = Field(0.01, description="rebrac: beta_1, actor's MSE")
+    rebrac_critic_weight: NonNegativeFloat = Field(0.01, description="rebrac: beta_2, critic's MSE")
+    policy_noise: NonNegativeFloat = Field(0.2, description="td3bc, rebrac: target smoothing")
+    noise_clip: NonNegativeFloat = Field(0.5, description="td3bc, rebrac: its clip")
+    policy_delay: PositiveInt = Field(2, description="td3bc, rebrac: critic updates an actor's")
+
+
+class RelabellingConfig(FrozenConfig):
+    """Reward relabelling (RR) inside the belief's training (BOReL, section 4)."""
+
+    enabled: bool = True
+    fraction: float = Field(1.0, ge=0, le=1, description="share of a batch's trials relabelled")
+    donors: Literal["other-tasks", "any-task"] = Field(
+        "other-tasks", description="whose behaviour leads a relabelled trial"
+    )
+
+
+class ElboConfig(FrozenConfig):
+    """Weights of the ELBO; every term is a SUM over decoded steps and posteriors."""
+
+    kl_weight: NonNegativeFloat = Field(0.05, description="weight of the KL chain")
+    reward_weight: NonNegativeFloat = Field(1.0, description="weight of reward reconstruction")
+    state_weight: NonNegativeFloat = Field(1.0, description="weight of state reconstruction")
+    block_pairs: PositiveInt = Field(
+        65536, description="(posterior, step) pairs decoded at once; bounds the memory"
+    )

@@ -1,0 +1,103 @@
+"""Typed configuration of every stage: what a YAML preset fills and a fingerprint covers.
+
+No torch here: the command line reads these to check a file, and Prefect to draw its form.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from algorithms.config import ElboConfig, LearnerConfig, RelabellingConfig
+from models.config import FrozenConfig, VaeModelConfig
+
+
+class TasksConfig(FrozenConfig):
+    """Which tasks are trained on and which are held out."""
+
+    train: PositiveInt = Field(80, description="tasks with logs")
+    test: PositiveInt = Field(20, description="tasks to evaluate on")
+    seed: NonNegativeInt = Field(
+        73, description="draws the tasks; apart from the run's seed, so seeds share their tasks"
+    )
+    test_tasks_seen: bool = Field(
+        False, description="finite families: evaluate on the training tasks themselves"
+    )
+
+
+class CollectConfig(FrozenConfig):
+    """One ordinary agent a task learns its own task; all of its experience is the data set."""
+
+    domain: str = Field(description="a task family's name, or module:Class")
+    tasks: TasksConfig = TasksConfig()
+    behaviour: Literal["learner", "scripted", "random"] = "learner"
+    start: Literal["origin", "wide"] = Field("wide", description="start distribution of the logs")
+    episodes: PositiveInt | None = Field(None, description="K a trial; the family's own if null")
+    random_trials: NonNegativeInt = Field(50, description="trials of random actions, first")
+    iterations: NonNegativeInt = Field(300, description="rounds of collection and learning")
+    trials_per_iteration: PositiveInt = Field(2, description="trials a task a round")
+    updates_per_iteration: NonNegativeInt = Field(500, description="gradient steps a task a round")
+    batch_size: PositiveInt = Field(256, description="transitions a task a gradient step")
+    learner: LearnerConfig = LearnerConfig(critic_layers=(32, 32), actor_layers=(32, 32))
+    epsilon_decay: PositiveInt = Field(50, description="dqn: rounds from random to greedy")
+    epsilon_end: float = Field(0.0, ge=0, le=1, description="dqn: exploration at the end")
+    scripted_noise: NonNegativeFloat = Field(0.3, description="scripted: sd of the action noise")
+    policy_replaying: float = Field(
+        0.0, ge=0, le=1, description="share of rounds' trials whose first half another task's agent acts"
+    )
+    group_size: PositiveInt = Field(
+        20, description="tasks trained as one batched network; groups spread over workers"
+    )
+
+
+class VaeConfig(FrozenConfig):
+    """Training of the belief encoder (VAE)."""
+
+    model: VaeModelConfig = VaeModelConfig()
+    elbo: ElboConfig = ElboConfig()
+    relabelling: RelabellingConfig = RelabellingConfig()
+    learning_rate: PositiveFloat = Field(3e-4, description="Adam, encoder and decoders together")
+    learning_rate_decay: bool = Field(False, description="cosine to zero over the updates")
+    updates: PositiveInt = Field(5000, description="gradient steps")
+    tasks_per_batch: PositiveInt = Field(8, description="tasks drawn a step")
+    trials_per_task: PositiveInt = Field(8, description="trials of each of those tasks")
+    validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of trials held out")
+    log_every: PositiveInt = Field(50, description="updates between logged losses")
+    validate_every: PositiveInt = Field(500, description="updates between validations")
+
+
+class RelabelConfig(FrozenConfig):
+    """State relabelling: all trials through the belief encoder, in order."""
+
+    trials: PositiveInt | None = Field(None, description="trials a task to keep; all if null")
+    skip_trials: NonNegativeInt = Field(0, description="first trials a task to leave out")
+    block_trials: PositiveInt = Field(256, description="trials encoded at once; bounds the memory")
+    belief_rewards: bool = Field(False, description="also store R+, with the belief before the step")
+    belief_reward_samples: PositiveInt = Field(20, description="latent samples of R+")
+
+
+class OfflineConfig(FrozenConfig):
+    """Offline RL on hyper-states."""
+
+    learner: LearnerConfig = LearnerConfig()
+    beliefs: bool = Field(True, description="false trains a task-blind agent on the states alone")
+    use_belief_rewards: bool = Field(False, description="learn from R+ instead of the log's rewards")
+    normalise: bool = Field(True, description="scale hyper-states by the data's mean and deviation")
+    updates: PositiveInt = Field(50_000, description="gradient steps")
+    tasks_per_batch: PositiveInt = Field(16, description="tasks drawn a step")
+    batch_per_task: PositiveInt = Field(64, description="transitions of each of those tasks")
+    evaluate_every: PositiveInt = Field(5000, description="updates between evaluations")
+    log_every: PositiveInt = Field(500, description="updates between logged losses")
+    memory_gb: PositiveFloat = Field(8.0, description="largest hyper-state table held in memory")
+
+
+class EvaluateConfig(FrozenConfig):
+    """Evaluation on the test tasks, from the prior, deterministic, all tasks as one batch."""
+
+    episodes: PositiveInt | None = Field(None, description="K; the family's own if null")
+    start: Literal["origin", "wide"] = Field("origin", description="start distribution")
+    trials_per_task: PositiveInt = Field(1, description="trials a task; more for wide starts")
+    blind_share: float = Field(
+        0.25, ge=0, le=1, description="updates of the task-blind agent, a share; 0 leaves it out"
+    )

@@ -1,0 +1,76 @@
+"""What a stage is given besides its config, inputs and output: runtime things only.
+
+Nothing in here may change a result's bytes; it is left out of fingerprints.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+class Interrupted(Exception):
+    """The user asked to stop; the stage has saved a checkpoint."""
+
+
+class Bar:
+    """A progress bar with a rate and the time left; silent when its context is quiet."""
+
+    def __init__(self, total: int, label: str, unit: str, quiet: bool) -> None:
+        self._bar = tqdm(
+            total=total,
+            desc=f"{label:<14}",
+            unit=f" {unit}",
+            disable=quiet,
+            mininterval=0.5,
+            dynamic_ncols=True,
+        )
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Move on by `steps`; `note` replaces the text behind the bar."""
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(steps)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Runtime of one stage.
+
+    `checkpoints` is a folder that outlives a killed run and is removed when the stage's artefact
+    is committed; `logs` takes TensorBoard events, None for none.
+    """
+
+    checkpoints: Path
+    logs: Path | None = None
+    device: str = "cpu"
+    threads: int = 2
+    workers: int = 2
+    quiet: bool = False
+    checkpoint_seconds: float = 20.0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def progress(self, total: int, label: str, unit: str = "step", done: int = 0) -> Iterator[Bar]:
+        """A progress bar over `total` units of which `done` are already behind us."""
+        bar = Bar(total, label, unit, self.quiet)
+        try:
+            if done:
+                bar.advance(done)
+            yield bar
+        finally:
+            bar.close()
+
+    @property
+    def interrupted(self) -> bool:
+        """True once the user asked to stop: save a checkpoint and raise `Interrupted`."""
+        return self.stop.is_set()
