@@ -1,0 +1,220 @@
+"""What a task family is: a set of MDPs that share states and actions and differ in one vector.
+
+A *task* is one MDP, given by a float64 vector at full precision. A *trial* is K episodes of H
+steps on one task. Terminations are the environment's own; the end of an episode after H steps is
+a time limit, so it is counted by the caller and never reported here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from environments.errors import TaskError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Start = Literal["origin", "wide"]
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+Actions = NDArray[Any]
+"""float32 in [-1, 1] where actions are continuous, int64 in [0, n_actions) where discrete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """The constants of a task family. Sizes are those of one environment, without batch axes."""
+
+    name: str
+    observation_names: tuple[str, ...]
+    action_dim: int  # 1 where actions are discrete
+    n_actions: int | None = None  # None: continuous, float32 in [-1, 1]^action_dim
+    horizon: int  # H, steps of an episode
+    episodes: int  # K, episodes of a trial
+    task_names: tuple[str, ...]
+    tasks_differ_in: Literal["reward", "dynamics"]
+    cells: int | None = None  # cells of a per-cell reward head, None where there are none
+    binary_reward: tuple[float, float] | None = None  # (low, high) where only these two occur
+    collection_start: Start = "wide"  # where the published collection starts its episodes
+
+    @property
+    def observation_dim(self) -> int:
+        """Width of an observation."""
+        return len(self.observation_names)
+
+    @property
+    def task_dim(self) -> int:
+        """Width of a task vector."""
+        return len(self.task_names)
+
+
+class Step(NamedTuple):
+    """One step of n environments."""
+
+    observations: Float32  # (n, obs), the true next ones, never those after a reset
+    rewards: Float32  # (n,)
+    terminations: Bool  # (n,), the environment's own; time limits are not terminations
+    successes: Bool  # (n,), whether the step ends in the goal
+
+
+class Simulator(ABC):
+    """Steps n environments of one family at once; environment i runs task i."""
+
+    tasks: Float64  # (n, task)
+    start: Start
+
+    @property
+    def count(self) -> int:
+        """How many environments are stepped."""
+        return len(self.tasks)
+
+    @abstractmethod
+    def reset(self, rng: np.random.Generator) -> Float32:
+        """Begin an episode everywhere; returns the observations, (n, obs)."""
+
+    @abstractmethod
+    def step(self, actions: Actions) -> Step:
+        """Apply actions (n, act); raises TaskError where one is out of range or of wrong shape."""
+
+
+class TaskFamily(ABC):
+    """A set of tasks with one simulator, one pure reward and an oracle that knows the task.
+
+    Every method that takes observations, actions or tasks works over any leading axes, which
+    broadcast against each other. `reward` is the code that `step` uses, on the same float32
+    observations, so relabelling a trial to its own task reproduces its rewards exactly.
+    """
+
+    spec: ClassVar[Spec]
+
+    # Tasks
+
+    @abstractmethod
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> Float64:
+        """Draw `count` distinct tasks, (count, task); raises TaskError if there are not so many."""
+
+    def all_tasks(self) -> Float64 | None:
+        """Every task of a finite family, (tasks, task); None where tasks are a continuum."""
+        return None
+
+    def validate_tasks(self, tasks: Float64) -> None:
+        """Raise TaskError, with the task's index, unless tasks (n, task) are finite and legal."""
+        width = self.spec.task_dim
+        if tasks.ndim != 2 or tasks.shape[1] != width:
+            raise TaskError(
+                f"{self.spec.name}: tasks have shape {tasks.shape}, expected (n, {width}) "
+                f"for {', '.join(self.spec.task_names)}"
+            )
+        if len(tasks) == 0:
+            raise TaskError(f"{self.spec.name}: no tasks given, at least one is needed")
+        for index in np.flatnonzero(~np.isfinite(tasks).all(axis=1))[:1]:
+            raise TaskError(f"{self.spec.name}: task {index} is {tasks[index]}, not finite")
+
+    # Dynamics
+
+    @abstractmethod
+    def simulator(self, tasks: Float64, start: Start = "origin") -> Simulator:
+        """A simulator of len(tasks) environments; raises TaskError for an illegal task or start."""
+
+    @abstractmethod
+    def reward(
+        self,
+        observations: Float32,
+        actions: Actions,
+        next_observations: Float32,
+        tasks: Float64,
+        sim: Any = None,
+    ) -> Float32:
+        """Reward r(s, a, s'; task) over the leading axes (...,), from (..., obs), (..., act), ...
+
+        `sim` carries what an exact reward needs beyond observations (`infos` of a trial), if any.
+        """
+
+    def termination(
+        self,
+        observations: Float32,
+        actions: Actions,
+        next_observations: Float32,
+        tasks: Float64,
+        sim: Any = None,
+    ) -> Bool:
+        """Whether the environment itself ends at s', (...,); here never: goals are stayed in."""
+        shape = leading_shape(observations, actions, next_observations, tasks)
+        return np.zeros(shape, dtype=np.bool_)
+
+    @abstractmethod
+    def success(
+        self,
+        observations: Float32,
+        actions: Actions,
+        next_observations: Float32,
+        tasks: Float64,
+        sim: Any = None,
+    ) -> Bool:
+        """Whether s' lies in the task's goal, (...,)."""
+
+    def cell(self, observations: Float32) -> Int64:
+        """Cell index in [0, cells) of observations (..., obs), for per-cell reward heads."""
+        raise TaskError(f"{self.spec.name} has no cells: its observations are continuous")
+
+    # Reference behaviour
+
+    @abstractmethod
+    def oracle_actions(self, observations: Float32, tasks: Float64) -> Actions:
+        """Actions (..., act) of a stateless policy that knows the task."""
+
+    def oracle_returns(self, tasks: Float64, episodes: int | None = None) -> Float64:
+        """Return of `oracle_actions` per episode from the origin, (n, K)."""
+        simulator = self.simulator(tasks, "origin")
+        rng = np.random.default_rng(0)
+        returns = np.zeros((len(tasks), episodes or self.spec.episodes))
+        for episode in range(returns.shape[1]):
+            observations = simulator.reset(rng)
+            for _ in range(self.spec.horizon):
+                step = simulator.step(self.oracle_actions(observations, tasks))
+                returns[:, episode] += step.rewards
+                observations = step.observations
+        return returns
+
+    def search_returns(self, tasks: Float64, episodes: int | None = None) -> Float64 | None:
+        """Return per episode of a scripted search that does not know the task, (n, K), or None."""
+        return None
+
+    def random_actions(self, shape: tuple[int, ...], rng: np.random.Generator) -> Actions:
+        """Uniform actions, (*shape, act)."""
+        full = (*shape, self.spec.action_dim)
+        if self.spec.n_actions is None:
+            return rng.uniform(-1.0, 1.0, full).astype(np.float32)
+        return rng.integers(0, self.spec.n_actions, full)
+
+    def scripted_actions(
+        self, observations: Float32, tasks: Float64, rng: np.random.Generator, noise: float
+    ) -> Actions:
+        """The oracle made noisy, (..., act).
+
+        Continuous actions get Gaussian noise of standard deviation `noise` and are clipped to
+        [-1, 1]; a discrete action is replaced by a uniform one with probability `noise`.
+        """
+        actions = self.oracle_actions(observations, tasks)
+        if self.spec.n_actions is None:
+            noisy = actions + noise * rng.standard_normal(actions.shape)
+            return np.clip(noisy, -1.0, 1.0).astype(np.float32)
+        uniform = self.random_actions(actions.shape[:-1], rng)
+        return np.where(rng.random(actions.shape) < noise, uniform, actions)
+
+    @abstractmethod
+    def plot_rollout(self, axes: Axes, observations: Float32, task: Float64) -> None:
+        """Draw arena, goal and the path of every episode of observations (K, H + 1, obs)."""
+
+
+def leading_shape(*arrays: NDArray[Any]) -> tuple[int, ...]:
+    """The common shape of all axes but each array's last, broadcast against each other."""
+    return np.broadcast_shapes(*(np.shape(array)[:-1] for array in arrays))

@@ -1,0 +1,91 @@
+"""Families whose observation is the whole state, so that a transition is a pure function too.
+
+The state is kept as the float32 observation itself: what a simulator steps from is what it has
+returned, so one logged transition is enough to check it, and reward and dynamics see the same
+numbers whether they are stepped or recomputed from a file.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from environments.base import Actions, Float32, Float64, Simulator, Start, Step, TaskFamily
+from environments.errors import TaskError
+
+
+class ObservableFamily(TaskFamily):
+    """A family given by a pure transition and a distribution of wide starts."""
+
+    @abstractmethod
+    def transition(self, observations: Float32, actions: Actions, tasks: Float64) -> Float32:
+        """The next observations (..., obs), deterministic and vectorised over leading axes."""
+
+    @abstractmethod
+    def wide_starts(self, tasks: Float64, rng: np.random.Generator) -> Float32:
+        """One start per task from the wide distribution of data collection, (n, obs)."""
+
+    def origin_starts(self, tasks: Float64) -> Float32:
+        """The one fixed start of evaluation, repeated, (n, obs)."""
+        return np.zeros((len(tasks), self.spec.observation_dim), dtype=np.float32)
+
+    def simulator(self, tasks: Float64, start: Start = "origin") -> ObservableSimulator:
+        """A simulator of len(tasks) environments; raises TaskError for an illegal task or start."""
+        tasks = np.array(tasks, dtype=np.float64)
+        self.validate_tasks(tasks)
+        if start not in ("origin", "wide"):
+            raise TaskError(f"{self.spec.name}: start is {start!r}, expected 'origin' or 'wide'")
+        return ObservableSimulator(self, tasks, start)
+
+    def check_actions(self, actions: Actions, count: int) -> None:
+        """Raise TaskError unless actions are (count, act), of the right kind and in range."""
+        name, n_actions = self.spec.name, self.spec.n_actions
+        expected = (count, self.spec.action_dim)
+        if actions.shape != expected:
+            raise TaskError(f"{name}: actions have shape {actions.shape}, expected {expected}")
+        kind = np.floating if n_actions is None else np.integer
+        if not np.issubdtype(actions.dtype, kind):
+            raise TaskError(f"{name}: actions are {actions.dtype}, expected {kind.__name__}")
+        low, high = (-1, 1) if n_actions is None else (0, n_actions - 1)
+        # Written so that NaN, which compares false, is refused as well.
+        if not (actions.min() >= low and actions.max() <= high):
+            row = np.flatnonzero(~((actions >= low) & (actions <= high)).all(axis=1))[0]
+            raise TaskError(
+                f"{name}: the action of environment {row} is {actions[row]}, "
+                f"expected values in [{low}, {high}]"
+            )
+
+
+class ObservableSimulator(Simulator):
+    """Steps n environments of an observable family; environment i runs task i."""
+
+    def __init__(self, family: ObservableFamily, tasks: Float64, start: Start) -> None:
+        self.family = family
+        self.tasks = tasks
+        self.start = start
+        self._observations: Float32 | None = None
+
+    def reset(self, rng: np.random.Generator) -> Float32:
+        """Begin an episode everywhere; returns the observations, (n, obs)."""
+        if self.start == "wide":
+            self._observations = self.family.wide_starts(self.tasks, rng)
+        else:
+            self._observations = self.family.origin_starts(self.tasks)
+        return self._observations.copy()
+
+    def step(self, actions: Actions) -> Step:
+        """Apply actions (n, act); raises TaskError where one is out of range or of wrong shape."""
+        if self._observations is None:
+            raise TaskError(f"{self.family.spec.name}: step was called before the first reset")
+        family, before, tasks = self.family, self._observations, self.tasks
+        actions = np.asarray(actions)
+        family.check_actions(actions, len(tasks))
+        after = family.transition(before, actions, tasks)
+        self._observations = after
+        return Step(
+            observations=after.copy(),
+            rewards=family.reward(before, actions, after, tasks),
+            terminations=family.termination(before, actions, after, tasks),
+            successes=family.success(before, actions, after, tasks),
+        )
