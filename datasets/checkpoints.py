@@ -17,7 +17,6 @@ from safetensors.numpy import save_file
 
 from datasets.errors import DataError
 from datasets.files import (
-    TEMPORARY_PREFIX,
     fail_point,
     fsync_path,
     json_bytes,
@@ -94,6 +93,7 @@ class CheckpointFile:
         """Names the file; nothing is read or written yet."""
         self.path = path
         self.previous = path.with_name(path.name + ".previous")
+        self._next = path.with_name(path.name + ".next")  # whole, but not yet the newest
         self._known_good = False  # whether self.path was verified or written by this object
 
     def save(self, arrays: Mapping[str, npt.NDArray[Any]], meta: Any) -> None:
@@ -104,20 +104,19 @@ class CheckpointFile:
         """
         fail_point("checkpoint-before")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_name(f"{TEMPORARY_PREFIX}{self.path.name}.next")
-        save_tensors(fresh, arrays, meta)
+        save_tensors(self._next, arrays, meta)
         fail_point("checkpoint-written")
         if self._known_good or self._read(self.path) is not None:
             self.path.replace(self.previous)
             fail_point("checkpoint-moved")
-        fresh.replace(self.path)
+        self._next.replace(self.path)
         fsync_path(self.path.parent)
         self._known_good = True
         fail_point("checkpoint-renamed")
 
     def load(self) -> tuple[Arrays, Any] | None:
         """The newest whole checkpoint (arrays, note), or None; sweeps a killed writer's rest."""
-        sweep_temporaries(self.path.parent, self.path.name)
+        self._sweep()
         newest = self._read(self.path)
         self._known_good = newest is not None
         return newest if newest is not None else self._read(self.previous)
@@ -126,8 +125,12 @@ class CheckpointFile:
         """Delete both, once what they were for is finished."""
         self.path.unlink(missing_ok=True)
         self.previous.unlink(missing_ok=True)
-        sweep_temporaries(self.path.parent, self.path.name)
+        self._sweep()
         self._known_good = False
+
+    def _sweep(self) -> None:
+        self._next.unlink(missing_ok=True)
+        sweep_temporaries(self.path.parent, self.path.name)
 
     @staticmethod
     def _read(path: Path) -> tuple[Arrays, Any] | None:
