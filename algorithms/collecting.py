@@ -1,0 +1,208 @@
+"""Single-task agents of many tasks, trained side by side; all they live through is the data set.
+
+After BOReL (Dorfman, Shenfeld, Tamar, NeurIPS 2021, section 5 and appendix): every task gets an
+ordinary agent, and its whole training log is kept. Here the agents of a group of tasks are one
+batched network on one batched simulator, each on its own transitions only, so the law of a task's
+data is the same as if it were alone.
+
+Deliberate deviations from the published program:
+- an episode's transitions never cross its reset: s' is the true next observation (its next
+  episode started from the old terminal observation);
+- reaching the goal is no termination, and time limits bootstrap;
+- random actions are uniform in [-1, 1] (the published ones were scaled twice, hence ten times too
+  small on the point robots);
+- policy replaying (for families whose tasks differ in dynamics) happens while the agents learn:
+  in a share of the trials the first half of the episodes is acted by another task's current
+  agent, in this task's own simulator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from algorithms.learners.base import Batch, Learner
+from datasets.trials import Trials
+from environments.base import Simulator, Start, TaskFamily
+
+
+@dataclass
+class ExperienceLog:
+    """Every trial of every task of a group, allocated once and filled trial by trial.
+
+    observations (tasks, trials, K, H + 1, obs) f4; actions (tasks, trials, K, H, act);
+    rewards, terminations (tasks, trials, K, H). `filled` trials hold data.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminations: Tensor
+    filled: int = 0
+
+    @classmethod
+    def empty(cls, family: TaskFamily, tasks: int, trials: int, episodes: int) -> ExperienceLog:
+        """Room for `trials` trials of `episodes` episodes a task."""
+        spec = family.spec
+        lead = (tasks, trials, episodes, spec.horizon)
+        kind = torch.float32 if spec.n_actions is None else torch.int64
+        return cls(
+            torch.zeros(tasks, trials, episodes, spec.horizon + 1, spec.observation_dim),
+            torch.zeros(*lead, spec.action_dim, dtype=kind),
+            torch.zeros(lead),
+            torch.zeros(lead, dtype=torch.bool),
+        )
+
+    def trials(self, task: int) -> Trials:
+        """The filled trials of one task, as they go to disk."""
+        done = slice(0, self.filled)
+        terminations = self.terminations[task, done].numpy()
+        truncations = np.zeros_like(terminations)
+        truncations[..., -1] = True  # the time limit ends every episode
+        return Trials(
+            observations=self.observations[task, done].numpy(),
+            actions=self.actions[task, done].numpy(),
+            rewards=self.rewards[task, done].numpy(),
+            terminations=terminations,
+            truncations=truncations,
+            infos={},
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a checkpoint needs: the filled part of every field."""
+        done = slice(0, self.filled)
+        return {
+            "log.observations": self.observations[:, done].contiguous().numpy(),
+            "log.actions": self.actions[:, done].contiguous().numpy(),
+            "log.rewards": self.rewards[:, done].contiguous().numpy(),
+            "log.terminations": self.terminations[:, done].contiguous().numpy(),
+        }
+
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take up the filled part from a checkpoint."""
+        self.filled = arrays["log.rewards"].shape[1]
+        for name in ("observations", "actions", "rewards", "terminations"):
+            field: Tensor = getattr(self, name)
+            field[:, : self.filled] = torch.from_numpy(arrays[f"log.{name}"].copy())
+
+    def sample(self, batch: int, generator: torch.Generator) -> Batch:
+        """`batch` transitions a task, uniform over its filled steps: fields (tasks, batch, ...)."""
+        tasks, _, episodes, steps = self.rewards.shape
+        shape = (tasks, batch)
+        drawn = torch.randint(self.filled * episodes * steps, shape, generator=generator)
+        drawn += torch.arange(tasks)[:, None] * (self.rewards[0].numel())
+        episode = torch.div(drawn, steps, rounding_mode="floor")
+        here = (drawn + episode).view(-1)  # an episode has one more observation than steps
+        flat = drawn.view(-1)
+        states = self.observations.view(-1, self.observations.shape[-1])
+        actions = self.actions.view(-1, self.actions.shape[-1]).index_select(0, flat)
+        actions = actions.view(*shape, -1) if actions.is_floating_point() else actions.view(shape)
+        terminated = self.terminations.view(-1).index_select(0, flat).view(shape)
+        return Batch(
+            states=states.index_select(0, here).view(*shape, -1),
+            actions=actions,
+            rewards=self.rewards.view(-1).index_select(0, flat).view(shape),
+            next_states=states.index_select(0, here + 1).view(*shape, -1),
+            continues=1.0 - terminated.float(),
+            next_actions=actions,  # rules that read the next action are not used in collection
+        )
+
+
+class Actor:
+    """How a group of tasks behaves for one batch of trials; rows run task by task."""
+
+    def __init__(
+        self,
+        learner: Learner | None,
+        family: TaskFamily,
+        generator: torch.Generator,
+        random_share: float,
+    ) -> None:
+        self._learner = learner
+        self._spec = family.spec
+        self._generator = generator
+        self._random_share = random_share
+
+    def random(self, rows: int) -> Tensor:
+        """Uniform actions (rows, act)."""
+        if self._spec.n_actions is None:
+            uniform = torch.rand(rows, self._spec.action_dim, generator=self._generator)
+            return uniform * 2.0 - 1.0
+        return torch.randint(self._spec.n_actions, (rows, 1), generator=self._generator)
+
+    def act(self, observations: Tensor, donors: Tensor | None) -> Tensor:
+        """Exploring actions (rows, act) for observations (tasks, trials, obs).
+
+        `donors` (tasks,) names the agent that acts in each task; None is the task's own.
+        """
+        tasks, trials, _ = observations.shape
+        rows = tasks * trials
+        if self._learner is None or self._random_share >= 1.0:
+            return self.random(rows)
+        if donors is None:
+            actions = self._learner.act(observations, deterministic=False)
+        else:  # hand each agent the states of the task it visits, and hand its actions back
+            visits = torch.argsort(donors)
+            acted = self._learner.act(observations[visits], deterministic=False)
+            actions = acted[donors]
+        actions = actions.reshape(rows, -1)
+        if self._random_share > 0.0:
+            explore = torch.rand(rows, 1, generator=self._generator) < self._random_share
+            actions = torch.where(explore, self.random(rows), actions)
+        return actions
+
+
+def run_trials(
+    log: ExperienceLog,
+    family: TaskFamily,
+    simulator: Simulator,
+    trials: int,
+    actor: Actor,
+    starts: np.random.Generator,
+    donors: Tensor | None = None,
+) -> NDArray[np.float64]:
+    """Run `trials` trials on every task of the log at once and append them.
+
+    `simulator` holds tasks x trials environments, task by task. With `donors` the first half of
+    the episodes is acted by another task's agent. Returns (tasks,) mean summed reward of a trial.
+    """
+    tasks, _, episodes, steps = log.rewards.shape
+    block = slice(log.filled, log.filled + trials)
+    lead = (tasks, trials)
+    for episode in range(episodes):
+        guests = donors if donors is not None and episode < max(1, episodes // 2) else None
+        observation = torch.from_numpy(simulator.reset(starts)).view(*lead, -1)
+        log.observations[:, block, episode, 0] = observation
+        for step in range(steps):
+            actions = actor.act(observation, guests)
+            result = simulator.step(actions.numpy())
+            observation = torch.from_numpy(result.observations).view(*lead, -1)
+            log.observations[:, block, episode, step + 1] = observation
+            log.actions[:, block, episode, step] = actions.view(*lead, -1)
+            log.rewards[:, block, episode, step] = torch.from_numpy(result.rewards).view(lead)
+            log.terminations[:, block, episode, step] = torch.from_numpy(
+                result.terminations
+            ).view(lead)
+    log.filled += trials
+    returns: NDArray[np.float64] = log.rewards[:, block].double().sum((2, 3)).mean(1).numpy()
+    return returns
+
+
+def group_simulator(
+    family: TaskFamily, tasks: NDArray[np.float64], trials: int, start: Start
+) -> Simulator:
+    """A simulator of `trials` environments a task, task by task."""
+    return family.simulator(np.repeat(tasks, trials, axis=0), start)
+
+
+def derangement(count: int, rng: np.random.Generator) -> Tensor:
+    """A donor for every task that is never itself: a random cycle through all tasks."""
+    order = rng.permutation(count)
+    donors = np.empty(count, np.int64)
+    donors[order] = np.roll(order, 1)
+    return torch.from_numpy(donors)

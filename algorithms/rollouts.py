@@ -1,0 +1,101 @@
+"""Meta-episodes of an agent that filters its belief: all tasks stepped as one batch.
+
+A trial is K episodes on one task from the prior belief; the belief is carried across the episodes
+and never reset inside a trial (BOReL, section 3; VariBAD, section 2). The policy is deterministic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from algorithms.filtering import OnlineFilter
+from algorithms.learners.base import Learner
+from environments.base import Start, TaskFamily
+
+
+@dataclass(frozen=True)
+class MetaAgent:
+    """A policy on hyper-states (s, b), or on s alone where `beliefs` is false."""
+
+    learner: Learner
+    beliefs: bool
+
+    def act(self, observations: Tensor, belief: Tensor) -> Tensor:
+        """Deterministic actions (n, act) for observations (n, obs) and beliefs (n, 2L)."""
+        states = torch.cat([observations, belief], dim=-1) if self.beliefs else observations
+        actions = self.learner.act(states[None], deterministic=True)[0]
+        return actions if actions.ndim == 2 else actions[:, None]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What an agent lived through on n tasks.
+
+    observations (n, K, H + 1, obs) f4; actions (n, K, H, act); rewards (n, K, H) f4;
+    beliefs (n, T + 1, 2L) f4; successes (n, K, H) bool.
+    """
+
+    observations: NDArray[np.float32]
+    actions: NDArray[np.generic]
+    rewards: NDArray[np.float32]
+    beliefs: NDArray[np.float32]
+    successes: NDArray[np.bool_]
+
+    @property
+    def returns(self) -> NDArray[np.float64]:
+        """Return of each episode, (n, K)."""
+        summed: NDArray[np.float64] = self.rewards.astype(np.float64).sum(-1)
+        return summed
+
+    @property
+    def solved(self) -> NDArray[np.bool_]:
+        """Whether the goal was reached at any step of the trial, (n,)."""
+        reached: NDArray[np.bool_] = self.successes.any((1, 2))
+        return reached
+
+
+@torch.no_grad()
+def roll_out(
+    family: TaskFamily,
+    tasks: NDArray[np.float64],
+    agent: MetaAgent,
+    belief_filter: OnlineFilter,
+    episodes: int,
+    start: Start,
+    rng: np.random.Generator,
+    device: str = "cpu",
+) -> Rollouts:
+    """Run one trial of `episodes` episodes on every task (n, task_dim), from the prior."""
+    count, steps = len(tasks), family.spec.horizon
+    simulator = family.simulator(tasks, start)
+    belief = belief_filter.reset(count)
+    observations = np.empty((count, episodes, steps + 1, family.spec.observation_dim), np.float32)
+    actions, beliefs = [], [belief]
+    rewards = np.empty((count, episodes, steps), np.float32)
+    successes = np.empty((count, episodes, steps), np.bool_)
+    for episode in range(episodes):
+        observations[:, episode, 0] = simulator.reset(rng)
+        for step in range(steps):
+            here = torch.from_numpy(observations[:, episode, step]).to(device)
+            action = agent.act(here, belief)
+            actions.append(action.cpu().numpy())
+            result = simulator.step(actions[-1])
+            observations[:, episode, step + 1] = result.observations
+            rewards[:, episode, step] = result.rewards
+            successes[:, episode, step] = result.successes
+            belief = belief_filter.update(
+                action,
+                torch.from_numpy(result.rewards).to(device),
+                torch.from_numpy(result.observations).to(device),
+                here,
+            )
+            beliefs.append(belief)
+    stacked = np.stack(actions, axis=1).reshape(count, episodes, steps, -1)
+    return Rollouts(
+        observations, stacked, rewards, torch.stack(beliefs, 1).cpu().numpy(), successes
+    )
