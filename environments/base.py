@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from environments.errors import TaskError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 Start = Literal["origin", "wide"]
 
 Float32 = NDArray[np.float32]
@@ -147,8 +148,7 @@ class TaskFamily(ABC):
         sim: Any = None,
     ) -> Bool:
         """Whether the environment itself ends at s', (...,); here never: goals are stayed in."""
-        shape = leading_shape(observations, actions, next_observations, tasks)
-        return np.zeros(shape, dtype=np.bool_)
+        return spread(np.array(False), observations, actions, next_observations, tasks)
 
     @abstractmethod
     def success(
@@ -215,6 +215,7 @@ class TaskFamily(ABC):
         """Draw arena, goal and the path of every episode of observations (K, H + 1, obs)."""
 
 
-def leading_shape(*arrays: NDArray[Any]) -> tuple[int, ...]:
-    """The common shape of all axes but each array's last, broadcast against each other."""
-    return np.broadcast_shapes(*(np.shape(array)[:-1] for array in arrays))
+def spread(values: NDArray[Scalar], *arrays: NDArray[Any]) -> NDArray[Scalar]:
+    """Values broadcast to the common shape of all axes but the last of each array, writeable."""
+    shape = np.broadcast_shapes(*(np.shape(array)[:-1] for array in arrays))
+    return values if values.shape == shape else np.broadcast_to(values, shape).copy()

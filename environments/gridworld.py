@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from environments.base import Actions, Bool, Float32, Float64, Int64, Spec, leading_shape
+from environments.base import Actions, Bool, Float32, Float64, Int64, Spec, spread
 from environments.errors import TaskError
 from environments.observable import ObservableFamily
 
@@ -107,9 +107,8 @@ class Gridworld(ObservableFamily):
         sim: Any = None,
     ) -> Bool:
         """Whether s' is the goal, (...,)."""
-        shape = leading_shape(observations, actions, next_observations, tasks)
         reached: Bool = (next_observations == tasks).all(axis=-1)
-        return np.broadcast_to(reached, shape).copy() if reached.shape != shape else reached
+        return spread(reached, observations, actions, next_observations, tasks)
 
     def cell(self, observations: Float32 | Float64) -> Int64:
         """Cell index 5 y + x of observations (..., 2), in [0, 25)."""

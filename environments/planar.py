@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from environments.base import Actions, Bool, Float32, Float64, leading_shape
+from environments.base import Actions, Bool, Float32, Float64, spread
 from environments.errors import TaskError
 from environments.observable import ObservableFamily
 
@@ -74,9 +74,8 @@ class PlanarFamily(ObservableFamily):
         sim: Any = None,
     ) -> Bool:
         """Whether s' lies in the goal, (...,)."""
-        shape = leading_shape(observations, actions, next_observations, tasks)
         inside = self.in_goal(next_observations.astype(np.float64), tasks)
-        return np.broadcast_to(inside, shape).copy() if inside.shape != shape else inside
+        return spread(inside, observations, actions, next_observations, tasks)
 
     @abstractmethod
     def in_goal(self, positions: Float64, tasks: Float64) -> Bool:

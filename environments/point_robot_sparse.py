@@ -99,10 +99,10 @@ class PointRobotSparse(PlanarFamily):
 def search_path(horizon: int, radius: float = SEARCH_RADIUS) -> Float64:
     """Points (horizon + 1, 2) of a sweep from the origin along the half circle, max-norm steps.
 
-    It starts at the angle from which the disc's reach just covers angle 0, and every step is
+    It starts at the angle from which the goal at angle 0 is just in reach, and every step is
     as long as the box of actions lets it be.
     """
-    reach = _reach(radius)
+    reach = 0.99 * _reach(radius)  # less, so that rounding cannot lose the goal at angle 0
     points = [np.zeros(2)]
     begin = radius * on_circle(np.asarray(reach))
     while not np.allclose(points[-1], begin):
@@ -123,12 +123,16 @@ def _reach(radius: float) -> float:
 
 
 def _explain(missed: Float64, hit: Float64) -> float:
-    """The middle of the goal angles rewarded at the point `hit` but at none of those `missed`."""
+    """The middle of the goal angles rewarded at the point `hit` but at none of those `missed`.
+
+    They may lie on both sides of what was seen before; the middle of the two ends is still
+    within reach of either.
+    """
     angles = np.linspace(0.0, np.pi, 2001)
     goals = on_circle(angles)
     missed_all = (distance(missed[:, None], goals) > GOAL_RADIUS).all(axis=0)
-    new = missed_all & (distance(hit, goals) <= GOAL_RADIUS)
-    if new.any():
-        return float(np.median(angles[new]))
+    new = angles[missed_all & (distance(hit, goals) <= GOAL_RADIUS)]
+    if len(new):
+        return float(new[0] + new[-1]) / 2
     # The goals that explain it are a sliver narrower than the grid of angles, at an edge.
     return float(angles[distance(hit, goals).argmin()])
