@@ -27,14 +27,14 @@ def check_array(array: AnyArray, shape: tuple[int | None, ...], dtypes: str, wha
     if not isinstance(array, np.ndarray):
         raise DataError(f"{what} is a {type(array).__name__}; a numpy array is needed")
     if array.dtype.hasobject or str(array.dtype) not in dtypes.split(" or "):
-        raise DataError(f"{what} has dtype {array.dtype}; {dtypes} is needed")
+        raise DataError(f"{what} of dtype {array.dtype}, but {dtypes} is needed")
     fits = array.ndim == len(shape) and all(
         length == wanted or (wanted is None and length > 0)
         for length, wanted in zip(array.shape, shape, strict=True)
     )
     if not fits:
         named = ", ".join("any" if wanted is None else str(wanted) for wanted in shape)
-        raise DataError(f"{what} has shape {array.shape}; ({named}) is needed")
+        raise DataError(f"{what} of shape {array.shape}, but ({named}) is needed")
 
 
 def check_finite(array: AnyArray, where: str, noun: str, horizon: int | None = None) -> None:
