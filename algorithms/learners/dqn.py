@@ -1,0 +1,75 @@
+r"""Double DQN: Q-learning with a target network, for discrete actions.
+
+Source: van Hasselt, Guez and Silver, "Deep reinforcement learning with double Q-learning",
+AAAI 2016, equation 4; the loss is that of Mnih et al., Nature 2015, on mini-batches.
+
+.. math::
+    y = r + \gamma c \, Q_{\bar\theta}\bigl(s', \arg\max_{a'} Q_\theta(s', a')\bigr), \qquad
+    L(\theta) = \tfrac1B \sum_b \bigl(Q_\theta(s_b, a_b) - y_b\bigr)^2
+
+with c = 1 - termination. Deliberate deviations: the squared error is not clipped (no Huber loss),
+and the target network follows by Polyak averaging at every update instead of being copied at
+intervals. BOReL's gridworld uses the maximum over the target network instead of the double
+estimate.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from algorithms.config import LearnerConfig
+from algorithms.errors import AlgorithmError
+from algorithms.learners.base import Batch, Learner, Sizes
+
+
+class DQN(Learner):
+    """Double DQN; `epsilon` is the share of random actions of the exploring policy."""
+
+    def __init__(
+        self, config: LearnerConfig, sizes: Sizes, *, seed: int, device: torch.device | str
+    ) -> None:
+        """Build Q and its target.
+
+        Raises:
+            AlgorithmError: if the actions are continuous.
+        """
+        super().__init__(config, sizes, seed=seed, device=device)
+        if sizes.n_actions is None:
+            raise AlgorithmError(f"{config.rule}: actions are continuous, expected discrete ones")
+        self.n_actions = sizes.n_actions
+        self.epsilon = 0.0
+        self.critic = self.network(1, sizes.state_dim, *config.critic_layers, self.n_actions)
+        self.target_critic = self.target_of(self.critic)
+        self._optimiser = self.optimiser("critic", self.critic, config.learning_rate)
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step on the mean squared temporal difference; metrics `loss` and `q`."""
+        targets = self.targets(batch)
+        values = self.critic(self.normalised(batch.states))  # (A, B, n_actions)
+        chosen = values.gather(2, batch.actions.unsqueeze(2)).squeeze(2)
+        losses = (chosen - targets).square().mean(1)
+        self._optimiser.step(losses)
+        self.track()
+        self.updates += 1
+        return {"loss": losses.detach(), "q": chosen.detach().mean(1)}
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        """y of every transition, (A, B)."""
+        following = self.normalised(batch.next_states)
+        best = self.critic(following).argmax(2, keepdim=True)
+        value = self.target_critic(following).gather(2, best).squeeze(2)
+        return torch.addcmul(batch.rewards, batch.continues, value, value=self.config.discount)
+
+    @torch.no_grad()
+    def act(self, states: Tensor, deterministic: bool) -> Tensor:
+        """The greedy action, or epsilon-greedy if exploring: (A, n) int64."""
+        greedy: Tensor = self.critic(self.normalised(states)).argmax(2)
+        if deterministic or self.epsilon <= 0:
+            return greedy
+        shape = greedy.shape
+        source, device = self.generator, self.device
+        explore = torch.rand(shape, generator=source, device=device) < self.epsilon
+        random = torch.randint(self.n_actions, shape, generator=source, device=device)
+        return torch.where(explore, random, greedy)
