@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.buffer.cpu import NDBuffer
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from datasets.checks import check_actions, check_array, check_finite
@@ -185,14 +186,15 @@ class HyperStates:
         """
         if not 0 <= task < self.layout.tasks:
             raise DataError(f"task {task} is not one of the {self.layout.tasks} tasks")
-        arrays = {name: self._read_field(name, task) for name in names}
-        _check(self.layout, arrays, f"{self.path}: task {task}")
+        fields = {name: self.layout.field(name) for name in names}
+        arrays = {name: np.empty(field.shape[1:], field.dtype) for name, field in fields.items()}
+        self._read_into(arrays, task)
         return arrays
 
     def load(
         self, names: Collection[str] | None = None, budget_bytes: int | None = None
     ) -> dict[str, AnyArray]:
-        """Fields of all tasks in memory, task axis first; one task more than that at the peak.
+        """Fields of all tasks in memory, task axis first; a few chunks more at the peak.
 
         Args:
             names: fields, all if None.
@@ -211,11 +213,16 @@ class HyperStates:
         fields = {name: self.layout.field(name) for name in names}
         loaded = {name: np.empty(field.shape, field.dtype) for name, field in fields.items()}
         for task in range(self.layout.tasks):
-            for name, array in self.read(names, task).items():
-                loaded[name][task] = array
+            self._read_into({name: array[task] for name, array in loaded.items()}, task)
         return loaded
 
-    def _read_field(self, name: str, task: int) -> AnyArray:
+    def _read_into(self, arrays: Mapping[str, AnyArray], task: int) -> None:
+        """Fill contiguous arrays with the fields of one task, and verify them."""
+        for name, array in arrays.items():
+            self._read_field(name, task, array)
+        _check(self.layout, arrays, f"{self.path}: task {task}")
+
+    def _read_field(self, name: str, task: int, out: AnyArray) -> None:
         field = self.layout.field(name)
         for block, expected in enumerate(self._checksums[name][task]):
             chunk = self.path / name / field.chunk_key(task, block)
@@ -223,7 +230,8 @@ class HyperStates:
                 raise DataError(f"{chunk} is damaged, or another chunk's file")
         try:
             array = zarr.open_array(self.path / name, mode="r", zarr_format=3)
-            return np.asarray(array[task])
+            selection = (slice(task, task + 1), *(slice(None) for _ in field.shape[1:]))
+            array.get_basic_selection(selection, out=NDBuffer.from_numpy_array(out[None]))
         except (ValueError, RuntimeError, OSError, TypeError, KeyError) as error:
             raise DataError(f"{self.path}: {name} of task {task} is damaged: {error}") from error
 
