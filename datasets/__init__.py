@@ -1,0 +1,1 @@
+"""What lies on disk between stages: trials, hyper-states, checkpoints; plain numpy."""

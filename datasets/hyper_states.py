@@ -34,6 +34,7 @@ AnyArray = npt.NDArray[Any]
 
 FORMAT_VERSION = 1
 METADATA = "zarr.json"
+_GROUP = {"zarr_format": 3, "node_type": "group"}  # a group's metadata but for its attributes
 
 
 class HyperStateWriter:
@@ -280,9 +281,9 @@ def _check_files(path: Path, layout: HyperStateLayout) -> None:
 
 def _read_attributes(path: Path) -> dict[str, Any]:
     group = read_json(path / METADATA)
-    if not isinstance(group, dict) or not isinstance(group.get("attributes"), dict):
-        raise DataError(f"{path} is not a Zarr group")
-    attributes: dict[str, Any] = group["attributes"]
+    attributes = group.get("attributes") if isinstance(group, dict) else None
+    if not isinstance(attributes, dict) or group != {"attributes": attributes, **_GROUP}:
+        raise DataError(f"{path / METADATA} is damaged or not a Zarr v3 group's")
     return attributes
 
 
