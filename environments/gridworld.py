@@ -2,7 +2,7 @@ r"""Gridworld: find a goal cell on a 5 x 5 grid (GridNavi of Zintgraf et al., Va
 
 Reward +1 for a step that ends on the goal, -0.1 for any other; H = 15, K = 4. The goal is one of
 21 cells: all but (0, 0), (0, 1), (1, 0), (1, 1). Evaluation starts in (0, 0), collection in any
-cell but the goal (Dorfman et al., BOReL, 2021, appendix on data collection).
+cell but the goal (Dorfman et al., BOReL, 2021).
 
 Deliberate deviations from the published code: none in the MDP. Observations carry no done flag
 (trials keep the reset observation of every episode instead).

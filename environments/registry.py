@@ -6,9 +6,12 @@ import difflib
 import importlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from environments.base import TaskFamily
 from environments.errors import TaskError
+
+if TYPE_CHECKING:
+    from environments.base import TaskFamily
 
 DOMAINS: dict[str, str] = {
     "gridworld": "environments.gridworld:Gridworld",
@@ -25,6 +28,8 @@ def load_family(name: str) -> TaskFamily:
     A user's module may lie in the working folder. Raises TaskError for an unknown name, naming
     the nearest ones, and for a module or class that does not load as a task family.
     """
+    from environments.base import TaskFamily  # here, so that names alone need no numpy
+
     target = DOMAINS.get(name, name)
     module_name, colon, class_name = target.partition(":")
     if not colon:
@@ -35,13 +40,14 @@ def load_family(name: str) -> TaskFamily:
         _allow_working_folder()
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise TaskError(f"cannot load the task family {target!r}: {error}") from error
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise TaskError(f"cannot load the task family {target!r}: {reason}") from error
     if not (isinstance(found, type) and issubclass(found, TaskFamily)):
         raise TaskError(f"{target!r} is not a subclass of environments.base.TaskFamily")
     try:
         return found()
-    except TypeError as error:  # abstract methods left out, or a constructor with arguments
+    except Exception as error:  # abstract methods left out, or a constructor with arguments
         raise TaskError(f"cannot construct {target!r} without arguments: {error}") from error
 
 
