@@ -1,4 +1,4 @@
-r"""Gridworld: find a goal cell on a 5 x 5 grid (GridNavi of Zintgraf et al., VariBAD, 2020).
+"""Gridworld: find a goal cell on a 5 x 5 grid (GridNavi of Zintgraf et al., VariBAD, 2020).
 
 Reward +1 for a step that ends on the goal, -0.1 for any other; H = 15, K = 4. The goal is one of
 21 cells: all but (0, 0), (0, 1), (1, 0), (1, 1). Evaluation starts in (0, 0), collection in any
