@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 Likelihood = Literal["bernoulli-per-cell", "bernoulli", "squared-error"]
 DecoderInput = Literal["action", "observation", "next_observation"]
@@ -34,7 +34,7 @@ class RewardDecoderConfig(FrozenConfig):
     """p(r | m, ...): one output a cell, or one for the transition given."""
 
     enabled: bool = True
-    layers: tuple[PositiveInt, ...] = Field((32, 32), description="hidden layers")
+    layers: tuple[PositiveInt, ...] = Field((32, 32), min_length=1, description="hidden layers")
     likelihood: Likelihood = "squared-error"
     inputs: tuple[DecoderInput, ...] = Field(
         ("next_observation",), description="beside m; ignored by bernoulli-per-cell"
@@ -45,7 +45,7 @@ class StateDecoderConfig(FrozenConfig):
     """p(s' | m, s, a), squared error; for families whose tasks differ in dynamics."""
 
     enabled: bool = False
-    layers: tuple[PositiveInt, ...] = Field((32, 32), description="hidden layers")
+    layers: tuple[PositiveInt, ...] = Field((32, 32), min_length=1, description="hidden layers")
 
 
 class VaeModelConfig(FrozenConfig):
@@ -54,3 +54,18 @@ class VaeModelConfig(FrozenConfig):
     encoder: EncoderConfig = EncoderConfig()
     reward_decoder: RewardDecoderConfig = RewardDecoderConfig()
     state_decoder: StateDecoderConfig = StateDecoderConfig()
+
+    @model_validator(mode="after")
+    def _decoders_have_inputs(self) -> Self:
+        reward = self.reward_decoder
+        scalar = reward.enabled and reward.likelihood != "bernoulli-per-cell"
+        if scalar and not reward.inputs:
+            raise ValueError("reward_decoder.inputs is empty: name at least next_observation")
+        sees_action = (scalar and "action" in reward.inputs) or self.state_decoder.enabled
+        if sees_action and self.encoder.action_embedding == 0:
+            raise ValueError(
+                "a decoder sees the action, but encoder.action_embedding is 0: give it a width"
+            )
+        if not (reward.enabled or self.state_decoder.enabled):
+            raise ValueError("no decoder is enabled: nothing would train the belief")
+        return self

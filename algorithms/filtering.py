@@ -1,0 +1,145 @@
+"""Running the belief filter: over stored trials, many at once, and online, step by step.
+
+The hidden state is never reset inside a trial, neither at an episode's end nor at a goal. (The
+published program resets it at goals when it relabels, but not when it trains and evaluates.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from algorithms.elbo import sample_latents
+from algorithms.elbo_batch import ElboBatch, make_batch, to_transitions
+from algorithms.errors import AlgorithmError
+from datasets.trials import Trials
+from environments.base import TaskFamily
+from models.belief import BeliefEncoder
+from models.decoders import CellRewardDecoder
+from models.vae import Vae
+
+Float32 = NDArray[np.float32]
+
+
+@torch.no_grad()
+def encode_trials(vae: Vae, trials: Trials, block_trials: int) -> Float32:
+    """Beliefs b_0 .. b_T of N trials, (N, T + 1, 2L); `block_trials` of them in memory at once."""
+    device = vae.encoder.heads.weight.device
+    beliefs = np.empty((trials.count, trials.steps + 1, vae.encoder.belief_dim), np.float32)
+    for start in range(0, trials.count, block_trials):
+        block = slice(start, start + block_trials)
+        beliefs[block] = vae.encode(to_transitions(trials.select(block), device)).cpu().numpy()
+    return beliefs
+
+
+@torch.no_grad()
+def belief_rewards(
+    vae: Vae,
+    trials: Trials,
+    beliefs: Float32,
+    family: TaskFamily,
+    samples: int,
+    generator: torch.Generator,
+    block_trials: int,
+) -> Float32:
+    """R+ of every step: the reward expected under the belief BEFORE the step, (N, K, H).
+
+    Averages the reward decoder over `samples` latents drawn from b_{t-1} for step t (BOReL, eq. 3;
+    the published program uses the belief after the step, which has already seen the reward).
+    beliefs (N, T + 1, 2L) are those of the trials.
+
+    Raises:
+        AlgorithmError: the model has no reward decoder.
+    """
+    device = vae.encoder.heads.weight.device
+    expected = np.empty(trials.rewards.shape, np.float32)
+    for start in range(0, trials.count, block_trials):
+        block = slice(start, start + block_trials)
+        part = trials.select(block)
+        batch = make_batch(part, family, vae.config.reward_decoder, device)
+        before = torch.as_tensor(beliefs[block, :-1], device=device)
+        total = torch.zeros(before.shape[:2], device=device)
+        for _ in range(samples):
+            shape = (*before.shape[:2], vae.encoder.latent_dim)
+            noise = torch.randn(shape, generator=generator, device=device)
+            total += predict_rewards(vae, sample_latents(before, noise), batch, family)
+        expected[block] = (total / samples).reshape(part.rewards.shape).cpu().numpy()
+    return expected
+
+
+def predict_rewards(vae: Vae, latents: Tensor, batch: ElboBatch, family: TaskFamily) -> Tensor:
+    """Mean reward of each step under its own latent: latents (B, T, L), result (B, T).
+
+    Raises:
+        AlgorithmError: the model has no reward decoder.
+    """
+    output = decode_steps(vae, latents, batch)
+    if vae.config.reward_decoder.likelihood == "squared-error":
+        return output
+    assert family.spec.binary_reward is not None
+    low, high = family.spec.binary_reward
+    return low + (high - low) * output.sigmoid()
+
+
+def decode_steps(vae: Vae, latents: Tensor, batch: ElboBatch) -> Tensor:
+    """The reward decoder's output (logit or reward) of step t under latent t, (B, T).
+
+    Raises:
+        AlgorithmError: the model has no reward decoder.
+    """
+    decoder = vae.reward_decoder
+    if decoder is None:
+        raise AlgorithmError(
+            "belief rewards need a reward decoder, but reward_decoder.enabled was false"
+        )
+    if isinstance(decoder, CellRewardDecoder):
+        assert batch.cells is not None
+        logits: Tensor = decoder(latents).gather(-1, batch.cells[..., None])
+        return logits.squeeze(-1)
+    decoded: Tensor = decoder(latents, vae.decoder_inputs(batch.transitions))
+    return decoded.squeeze(-1)
+
+
+class OnlineFilter:
+    """The beliefs of n environments that are stepped together; one trial after `reset`."""
+
+    def __init__(self, encoder: BeliefEncoder) -> None:
+        """Filters with this encoder, on its device."""
+        self._encoder = encoder
+        self._hidden: Tensor | None = None
+
+    @torch.no_grad()
+    def reset(self, count: int) -> Tensor:
+        """Begin `count` trials: their beliefs are the learned prior, (count, 2L)."""
+        belief, self._hidden = self._encoder.initial(count)
+        return belief
+
+    @torch.no_grad()
+    def update(
+        self,
+        actions: ArrayLike | Tensor,
+        rewards: ArrayLike | Tensor,
+        next_observations: ArrayLike | Tensor,
+        observations: ArrayLike | Tensor,
+    ) -> Tensor:
+        """Beliefs (n, 2L) after one more step of each environment.
+
+        actions (n, act), rewards (n,), next_observations and observations (n, obs): s' is the true
+        next observation, not the one after a reset.
+
+        Raises:
+            AlgorithmError: `reset` was not called.
+        """
+        if self._hidden is None:
+            raise AlgorithmError("call reset(count) before update: a trial begins at the prior")
+        device = self._hidden.device
+        step = [
+            torch.as_tensor(part, device=device)
+            for part in (actions, rewards, next_observations, observations)
+        ]
+        if not self._encoder.sees_observation:
+            step.pop()
+        belief, self._hidden = self._encoder.step(self._hidden, *step)
+        return belief

@@ -1,0 +1,132 @@
+r"""Reconstruction loss of all (posterior, step) pairs, in blocks, with its gradient in one pass.
+
+The loss is $\sum_b \sum_{i=0}^{T} \sum_{t=1}^{T} \ell(f(z_{b,i}, x_{b,t}), y_{b,t})$, where the
+decoder's first layer is split, so f starts at $\mathrm{relu}(p_{b,i} + q_{b,t})$ with p and q
+already projected. Autograd over all pairs at once would hold every activation of B (T + 1) T pairs
+(gigabytes); here each block of pairs is decoded, differentiated by hand and forgotten, so memory is
+bounded by `block_pairs` and only the small gradients of p, q and the layers are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+PairLikelihood = Literal["bernoulli", "squared-error"]
+
+
+def pair_loss(
+    latents: Tensor,
+    transitions: Tensor,
+    targets: Tensor,
+    layers: nn.ModuleList,
+    likelihood: PairLikelihood,
+    block_pairs: int,
+) -> Tensor:
+    """The summed loss of all pairs, a scalar, differentiable in everything but the targets.
+
+    latents p (B, T + 1, W), transitions q (B, T, W), targets (B, T, D); `layers` are the linear
+    layers above the first, the last of D outputs. At most `block_pairs` pairs, or one posterior
+    with all steps if that is more, are in memory at once.
+    """
+    parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
+    differentiable = torch.is_grad_enabled()
+    loss: Tensor = _PairLoss.apply(  # type: ignore[no-untyped-call]
+        likelihood, block_pairs, differentiable, targets, latents, transitions, *parameters
+    )
+    return loss
+
+
+def blocks(trials: int, posteriors: int, steps: int, pairs: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of trials and of posteriors that make blocks of at most `pairs` pairs, if they can."""
+    whole = max(1, min(trials, pairs // (posteriors * steps)))
+    part = posteriors if posteriors * steps <= pairs else max(1, pairs // steps)
+    for first in range(0, trials, whole):
+        for start in range(0, posteriors, part):
+            yield slice(first, first + whole), slice(start, start + part)
+
+
+class _PairLoss(torch.autograd.Function):
+    """Computes the gradients along with the loss: the blocks' activations are gone afterwards."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        likelihood: PairLikelihood,
+        block_pairs: int,
+        differentiable: bool,
+        targets: Tensor,
+        latents: Tensor,
+        transitions: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        """Sum the loss over blocks; keep the gradients of everything differentiable."""
+        weights, biases = parameters[::2], parameters[1::2]
+        tensors = (latents, transitions, *parameters)
+        gradients = [torch.zeros_like(tensor) for tensor in tensors] if differentiable else []
+        total = latents.new_zeros(())
+        count, posteriors_count, steps = *latents.shape[:2], transitions.shape[1]
+        for trials, posteriors in blocks(count, posteriors_count, steps, block_pairs):
+            p, q, y = latents[trials, posteriors], transitions[trials], targets[trials]
+            activations = _activations(p, q, weights, biases)
+            loss, delta = _loss(activations.pop(), y, p.shape[1], likelihood, differentiable)
+            total += loss
+            if not differentiable:
+                continue
+            pairs = _backpropagate(delta, activations, weights, gradients[2:])
+            pairs = pairs.view(*p.shape[:2], *q.shape[1:])
+            gradients[0][trials, posteriors] += pairs.sum(2)
+            gradients[1][trials] += pairs.sum(1)
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradients kept by the forward pass."""
+        (scale,) = outputs
+        return (None, None, None, None, *(scale * gradient for gradient in ctx.saved_tensors))
+
+
+def _activations(
+    p: Tensor, q: Tensor, weights: tuple[Tensor, ...], biases: tuple[Tensor, ...]
+) -> list[Tensor]:
+    """Hidden activations (pairs, W) of every layer, and the output (pairs, D) last."""
+    hidden = (p[:, :, None] + q[:, None]).relu_().flatten(0, 2)
+    activations = [hidden]
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        activations.append(torch.addmm(bias, activations[-1], weight.T).relu_())
+    activations.append(torch.addmm(biases[-1], activations[-1], weights[-1].T))
+    return activations
+
+
+def _loss(
+    output: Tensor, target: Tensor, posteriors: int, likelihood: PairLikelihood, gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Summed loss of a block and its derivative by the output, (pairs, D)."""
+    b, t, d = target.shape
+    predicted = output.view(b, posteriors, t, d)
+    wanted = target[:, None]
+    if likelihood == "squared-error":
+        error = predicted - wanted
+        return error.square().sum(), error.mul_(2).view(-1, d)
+    # -log p(y) = softplus(logit) - y logit, which neither overflows nor takes a log of zero.
+    loss = nn.functional.softplus(predicted).sum() - (predicted * wanted).sum()
+    if not gradient:
+        return loss, output
+    return loss, predicted.sigmoid().sub_(wanted).view(-1, d)
+
+
+def _backpropagate(
+    delta: Tensor, activations: list[Tensor], weights: tuple[Tensor, ...], gradients: list[Tensor]
+) -> Tensor:
+    """Add a block's gradients of weights and biases; return that of the first sum, (pairs, W)."""
+    for layer in reversed(range(len(weights))):
+        hidden = activations[layer]
+        gradients[2 * layer].addmm_(delta.T, hidden)
+        gradients[2 * layer + 1].add_(delta.sum(0))
+        delta = delta @ weights[layer]
+        torch.ops.aten.threshold_backward.grad_input(delta, hidden, 0, grad_input=delta)
+    return delta

@@ -1,0 +1,163 @@
+"""Reward relabelling (RR; BOReL, section 4): another task's behaviour under this task's reward.
+
+Without it the behaviour of a log tells which task it is from, and a belief trained on it need not
+look at rewards. The first max(1, K // 2) episodes of a target trial are replaced by those of a
+donor trial, rewards and terminations recomputed exactly under the target's task; the rest stays.
+
+Deliberate deviations from the published code: donors are drawn afresh for every batch, without
+replacement inside it and from original trials only; nothing is overwritten; terminations are
+recomputed too. A family whose tasks differ in dynamics is refused: behaviour under other dynamics
+has no exact counterpart (policy replaying, in collection, takes its place).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algorithms.config import RelabellingConfig
+from algorithms.errors import AlgorithmError
+from datasets.trials import Trials
+from environments.base import TaskFamily
+
+Int64 = NDArray[np.int64]
+
+_DRAWS = 16  # attempts before a batch that nearly exhausts the donors is drawn in order instead
+
+
+def check_relabelling(family: TaskFamily, tasks: int, config: RelabellingConfig) -> None:
+    """Raise AlgorithmError where trials of `tasks` tasks of the family cannot be relabelled."""
+    if not config.enabled:
+        return
+    spec = family.spec
+    if spec.tasks_differ_in == "dynamics":
+        raise AlgorithmError(
+            f"rewards cannot be relabelled: tasks of {spec.name} differ in dynamics; set "
+            "relabelling.enabled to false and use policy replaying in collection"
+        )
+    if tasks < 2 and config.donors == "other-tasks":
+        raise AlgorithmError("relabelling from other tasks needs at least two tasks, there is one")
+
+
+def draw_targets(rng: np.random.Generator, trials: int, fraction: float) -> Int64:
+    """Which of a batch's trials are relabelled: round(fraction * trials) of them, ascending."""
+    chosen = rng.permutation(trials)[: round(fraction * trials)]
+    return np.sort(chosen)
+
+
+def draw_donors(
+    rng: np.random.Generator,
+    target_tasks: Int64,
+    pools: Sequence[Int64],
+    config: RelabellingConfig,
+) -> Int64:
+    """A donor for each target, no donor twice; (n,) entries of the pools.
+
+    target_tasks (n,) is the task of each target; pools holds, a task, the rows that may be donors.
+    The donor's task is uniform over the other tasks (or over all), the trial uniform within it.
+
+    Raises:
+        AlgorithmError: there are not enough donor trials for a batch of this size.
+    """
+    sizes = np.array([len(pool) for pool in pools])
+    for _ in range(_DRAWS):
+        tasks = _draw_tasks(rng, target_tasks, len(pools), config)
+        if (np.bincount(tasks, minlength=len(pools)) <= sizes).all():
+            break
+    else:
+        # Nearly every trial is needed, so independent draws rarely fit: shift all tasks alike.
+        first = 0 if config.donors == "any-task" else 1
+        tasks = (target_tasks + rng.integers(first, len(pools))) % len(pools)
+        if (np.bincount(tasks, minlength=len(pools)) > sizes).any():
+            raise AlgorithmError(
+                f"relabelling needs {len(target_tasks)} different donor trials a batch, but the "
+                f"tasks have {sizes.min()} to {sizes.max()} trials: lower trials_per_task"
+            )
+    places = _draw_without_replacement(rng, tasks, sizes)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])[:-1]
+    return np.concatenate(pools)[offsets[tasks] + places]
+
+
+def relabel_rewards(
+    trials: Trials, donors: Trials, family: TaskFamily, tasks: NDArray[np.float64]
+) -> Trials:
+    """Trials whose first half is the donors', under their own tasks' rewards; inputs are untouched.
+
+    trials and donors (N, K, H, ...), tasks (N, task_dim) of `trials`. Infos are dropped.
+    """
+    lead = max(1, trials.episodes // 2)
+    leading = {
+        name: getattr(donors, name)[:, :lead] for name in ("observations", "actions", "truncations")
+    }
+    step = (
+        leading["observations"][:, :, :-1],
+        leading["actions"],
+        leading["observations"][:, :, 1:],
+        tasks[:, None, None],
+    )
+    leading["rewards"] = family.reward(*step).astype(np.float32, copy=False)
+    leading["terminations"] = family.termination(*step)
+    joined = {
+        name: np.concatenate([start, getattr(trials, name)[:, lead:]], 1)
+        for name, start in leading.items()
+    }
+    return replace(trials, **joined, infos={})
+
+
+def relabel_batch(
+    rng: np.random.Generator,
+    table: Trials,
+    rows: Int64,
+    task_of_row: Int64,
+    pools: Sequence[Int64],
+    family: TaskFamily,
+    tasks: NDArray[np.float64],
+    config: RelabellingConfig,
+) -> Trials:
+    """The trials `rows` of `table`, a share of them relabelled with donors from the pools.
+
+    rows (B,) index table's trials, task_of_row (all trials,) gives a trial's task, an index into
+    tasks (tasks, task_dim) and pools. Order is kept.
+    """
+    batch = table.select(rows)
+    if not config.enabled:
+        return batch
+    targets = draw_targets(rng, len(rows), config.fraction)
+    if len(targets) == 0:
+        return batch
+    own = task_of_row[rows[targets]]
+    donors = table.select(draw_donors(rng, own, pools, config))
+    relabelled = relabel_rewards(batch.select(targets), donors, family, tasks[own])
+    if len(targets) == len(rows):
+        return relabelled
+    merged = {name: getattr(batch, name).copy() for name in _RELABELLED}
+    for name, array in merged.items():
+        array[targets] = getattr(relabelled, name)
+    return replace(batch, **merged, infos={})
+
+
+_RELABELLED = ("observations", "actions", "rewards", "terminations", "truncations")
+
+
+def _draw_tasks(
+    rng: np.random.Generator, target_tasks: Int64, count: int, config: RelabellingConfig
+) -> Int64:
+    if config.donors == "any-task":
+        return rng.integers(0, count, len(target_tasks))
+    return (target_tasks + rng.integers(1, count, len(target_tasks))) % count
+
+
+def _draw_without_replacement(
+    rng: np.random.Generator, tasks: Int64, sizes: NDArray[np.int64]
+) -> Int64:
+    """A place in [0, size of the task's pool) for each entry of tasks (n,), no place twice."""
+    places = rng.integers(0, sizes[tasks])
+    while True:
+        first = np.unique(tasks * sizes.max() + places, return_index=True)[1]
+        if len(first) == len(places):
+            return places
+        again = np.setdiff1d(np.arange(len(places)), first)
+        places[again] = rng.integers(0, sizes[tasks[again]])

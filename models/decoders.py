@@ -1,0 +1,124 @@
+"""Decoders of the task latent m: rewards p(r | m, ...) and next observations p(s' | m, s, a).
+
+A decoder of pairs (latent z of a posterior, transition x of a step) has its first layer split,
+W [z; x] + b = (W_z z + b) + W_x x, so that all T + 1 posteriors against all T steps cost one
+product a posterior and one a step, and an addition a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from models.config import DecoderInput, EncoderConfig, RewardDecoderConfig, StateDecoderConfig
+from models.inputs import InputEmbedding
+from models.layers import linear
+
+
+class PairDecoder(nn.Module):
+    """A ReLU network of (latent, transition) pairs whose first layer is split."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        layers: Sequence[int],
+        outputs: int,
+        inputs: Mapping[DecoderInput, tuple[int, int]],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.embedding = InputEmbedding(inputs, generator)
+        self.latent = linear(latent_dim, layers[0], generator)
+        self.transition = linear(self.embedding.width, layers[0], generator, bias=False)
+        self.upper = nn.ModuleList(
+            linear(inner, outer, generator) for inner, outer in pairwise((*layers, outputs))
+        )
+
+    def project_transitions(self, inputs: Mapping[DecoderInput, Tensor]) -> Tensor:
+        """W_x e(x): the transitions' share of the first layer, (..., width)."""
+        projected: Tensor = self.transition(self.embedding(inputs))
+        return projected
+
+    def forward(self, latents: Tensor, inputs: Mapping[DecoderInput, Tensor]) -> Tensor:
+        """Decode latents (..., L) with transitions, leading axes broadcast; (..., outputs)."""
+        hidden = (self.latent(latents) + self.project_transitions(inputs)).relu()
+        *middle, last = self.upper
+        for layer in middle:
+            hidden = layer(hidden).relu()
+        decoded: Tensor = last(hidden)
+        return decoded
+
+
+class RewardDecoder(PairDecoder):
+    """One output a transition: the logit of the high reward, or the reward itself."""
+
+    def __init__(
+        self,
+        config: RewardDecoderConfig,
+        encoder: EncoderConfig,
+        observation_dim: int,
+        action_width: int,
+        generator: torch.Generator,
+    ) -> None:
+        sizes = _input_sizes(encoder, observation_dim, action_width)
+        chosen = {name: sizes[name] for name in config.inputs}
+        super().__init__(encoder.latent_dim, config.layers, 1, chosen, generator)
+
+
+class StateDecoder(PairDecoder):
+    """The predicted displacement s' - s, (..., obs), from m, s and a.
+
+    Decoding the displacement rather than s' is a deliberate deviation from the published model:
+    the squared error is the same quantity, but the network need not learn the identity first.
+    """
+
+    def __init__(
+        self,
+        config: StateDecoderConfig,
+        encoder: EncoderConfig,
+        observation_dim: int,
+        action_width: int,
+        generator: torch.Generator,
+    ) -> None:
+        sizes = _input_sizes(encoder, observation_dim, action_width)
+        chosen: dict[DecoderInput, tuple[int, int]] = {
+            "observation": sizes["observation"],
+            "action": sizes["action"],
+        }
+        super().__init__(encoder.latent_dim, config.layers, observation_dim, chosen, generator)
+
+
+class CellRewardDecoder(nn.Module):
+    """One logit of the high reward for every cell, from the latent alone."""
+
+    def __init__(
+        self, latent_dim: int, layers: Sequence[int], cells: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            linear(inner, outer, generator)
+            for inner, outer in pairwise((latent_dim, *layers, cells))
+        )
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Logits (..., cells) of latents (..., L)."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            latents = layer(latents).relu()
+        logits: Tensor = last(latents)
+        return logits
+
+
+def _input_sizes(
+    encoder: EncoderConfig, observation_dim: int, action_width: int
+) -> dict[DecoderInput, tuple[int, int]]:
+    """Width and embedding width of each input; own embeddings, as wide as the encoder's."""
+    return {
+        "action": (action_width, encoder.action_embedding),
+        "observation": (observation_dim, encoder.observation_embedding),
+        "next_observation": (observation_dim, encoder.observation_embedding),
+    }

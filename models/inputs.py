@@ -1,0 +1,64 @@
+"""What the belief's networks see of a transition, and how each part is embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.config import DecoderInput
+from models.layers import linear
+
+InputName = TypeVar("InputName", bound=str)
+
+
+class Transitions(NamedTuple):
+    """Steps of trials in order; any leading axes, written (B, T) below."""
+
+    observations: Tensor  # (B, T, obs) s, an episode's reset observation at its first step
+    actions: Tensor  # (B, T, act) in [-1, 1], or (B, T, 1) int64 in [0, n_actions)
+    rewards: Tensor  # (B, T)
+    next_observations: Tensor  # (B, T, obs) the true s', also at an episode's end
+
+
+def action_features(actions: Tensor, n_actions: int | None, dtype: torch.dtype) -> Tensor:
+    """Actions (..., act) as numbers: continuous ones as they are, discrete ones one-hot."""
+    if n_actions is None:
+        return actions.to(dtype)
+    return nn.functional.one_hot(actions.squeeze(-1), n_actions).to(dtype)
+
+
+class InputEmbedding(nn.Module):
+    """A one-layer ReLU embedding of every input, side by side.
+
+    `sizes` gives for each input, in the order of concatenation, its width and the width of its
+    embedding; the result has `self.width` features.
+    """
+
+    def __init__(
+        self, sizes: Mapping[InputName, tuple[int, int]], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict(
+            {name: linear(inner, outer, generator) for name, (inner, outer) in sizes.items()}
+        )
+        self.width = sum(outer for _, outer in sizes.values())
+
+    def forward(self, inputs: Mapping[InputName, Tensor]) -> Tensor:
+        """Embed each of `inputs` (..., size) that has a layer; (..., width)."""
+        return torch.cat(
+            [layer(inputs[cast(InputName, name)]) for name, layer in self.layers.items()], -1
+        ).relu()
+
+
+def decoder_inputs(
+    transitions: Transitions, n_actions: int | None, dtype: torch.dtype
+) -> dict[DecoderInput, Tensor]:
+    """The parts of transitions a decoder may be given, under the names of its configuration."""
+    return {
+        "action": action_features(transitions.actions, n_actions, dtype),
+        "observation": transitions.observations,
+        "next_observation": transitions.next_observations,
+    }
