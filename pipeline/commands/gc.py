@@ -1,0 +1,46 @@
+"""`omrl gc`: delete what no run uses. What a run is using right now is never touched."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.console import human_size, say, table
+from pipeline.exits import OK
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `omrl gc`."""
+    parser.add_argument("--dry-run", action="store_true", help="only say what would go")
+    parser.add_argument(
+        "--forget",
+        metavar="RUN",
+        action="append",
+        default=[],
+        help="forget this run first, so that what only it used goes too",
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    """Forget runs, collect garbage, say how much room that made."""
+    from pipeline.garbage import find_garbage, remove
+    from pipeline.records import delete_record, read_record
+    from pipeline.store import Store, default_root
+
+    store = Store(default_root())
+    for run in options.forget:
+        read_record(store, run)
+    if not options.dry_run:
+        for run in options.forget:
+            delete_record(store, run)
+    forgotten = frozenset(options.forget if options.dry_run else ())
+    rows, total = [], 0
+    for item in find_garbage(store, forgotten):
+        size = item.size
+        gone = True if options.dry_run else remove(store, item)
+        name = item.path.relative_to(store.root)
+        rows.append((str(name), human_size(size), item.reason if gone else "in use, kept"))
+        total += size if gone else 0
+    if rows:
+        say(table(("what", "size", "why"), rows, right=(1,)))
+    say(f"{human_size(total)} {'would be' if options.dry_run else 'were'} freed")
+    return OK

@@ -1,0 +1,39 @@
+"""`omrl presets`: what can be run by name."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.console import say, say_json, table
+from pipeline.exits import OK
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `omrl presets`."""
+    parser.add_argument("preset", nargs="?", help="print this preset's whole configuration instead")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def main(options: argparse.Namespace) -> int:
+    """List the presets, or print one in full."""
+    from pipeline.presets import description, load_config, preset_names
+
+    if options.preset is not None:
+        config = load_config(options.preset).config.model_dump(mode="json")
+        if options.json:
+            say_json(config)
+        else:
+            import yaml
+
+            say(yaml.safe_dump(config, sort_keys=False).rstrip())
+        return OK
+    rows = [
+        (name, load_config(name).config.collect.domain, description(name))
+        for name in preset_names()
+    ]
+    if options.json:
+        keys = ("preset", "domain", "description")
+        say_json([dict(zip(keys, row, strict=True)) for row in rows])
+    else:
+        say(table(("preset", "domain", "what it is"), rows))
+    return OK

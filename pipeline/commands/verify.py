@@ -1,0 +1,40 @@
+"""`omrl verify`: read every byte of one artefact, or of all, and compare."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.console import human_size, say, say_json, table
+from pipeline.exits import FAILED, OK
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `omrl verify`."""
+    parser.add_argument("id", nargs="?", help="the start of an artefact's id; all if left out")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Verify; 1 if anything is damaged. Nothing is changed: the next run makes it anew."""
+    from pipeline.store import Store, default_root
+
+    store = Store(default_root())
+    keys = [store.resolve(options.id)] if options.id is not None else list(store.all_keys())
+    found = []
+    for kind, name in keys:
+        finding = store.inspect(kind, name)
+        size = finding.manifest.size if finding.manifest is not None else 0
+        found.append((f"{kind}/{name}", size, finding.problem))
+    damaged = sum(problem is not None for *_, problem in found)
+    if options.json:
+        say_json(
+            [
+                {"id": reference, "ok": problem is None, "bytes": size, "problem": problem}
+                for reference, size, problem in found
+            ]
+        )
+    else:
+        rows = [(ref, human_size(size), problem or "whole") for ref, size, problem in found]
+        say(table(("artefact", "size", "state"), rows, right=(1,)))
+        say(f"{len(found)} artefacts, {damaged} damaged")
+    return FAILED if damaged else OK

@@ -1,0 +1,65 @@
+"""The configuration of a whole run: one section a stage. YAML, Prefect's form and --set fill it.
+
+What is runtime only (device, threads, workers) is `RuntimeConfig`, which no fingerprint covers.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
+
+from stages.config import (
+    CollectConfig,
+    EvaluateConfig,
+    OfflineConfig,
+    RelabelConfig,
+    VaeConfig,
+)
+
+SECTIONS = ("collect", "vae", "relabel", "offline", "evaluate")
+
+
+class RunConfig(BaseModel):
+    """Everything that decides a run's results, but for the seed, which stands beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    collect: CollectConfig
+    vae: VaeConfig = VaeConfig()
+    relabel: RelabelConfig = RelabelConfig()
+    offline: OfflineConfig = OfflineConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _sections_fit_each_other(self) -> RunConfig:
+        if self.offline.use_belief_rewards and not self.relabel.belief_rewards:
+            raise _misfit("offline.use_belief_rewards", "needs relabel.belief_rewards: true")
+        model = self.vae.model
+        if not (model.reward_decoder.enabled or model.state_decoder.enabled):
+            raise _misfit("vae.model", "has neither a reward decoder nor a state decoder enabled")
+        relabelling = self.vae.relabelling
+        needs_others = relabelling.enabled and relabelling.donors == "other-tasks"
+        if needs_others and self.collect.tasks.train < 2:
+            raise _misfit(
+                "collect.tasks.train",
+                "must be at least 2: reward relabelling takes donors from other tasks "
+                "(or set vae.relabelling.enabled: false)",
+            )
+        return self
+
+
+class RuntimeConfig(BaseModel):
+    """How a run is carried out; on a CPU none of it but `threads` can change a result's bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, cuda, cuda:1")
+    threads: PositiveInt = Field(2, description="CPU threads of one stage")
+    workers: PositiveInt = Field(2, description="processes that collect in parallel")
+    quiet: bool = Field(False, description="no progress bars")
+    tensorboard: bool = Field(True, description="write TensorBoard events below logs/")
+
+
+def _misfit(path: str, text: str) -> PydanticCustomError:
+    """An error about one key though the whole is at fault; `path` lets its line be found."""
+    return PydanticCustomError("misfit", "{path} {text}", {"path": path, "text": text})

@@ -1,0 +1,42 @@
+"""Names that become folders and files: checked, so that none can leave the store."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from pipeline.errors import ConfigError
+
+_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def checked_name(name: str, what: str) -> str:
+    """`name` itself if it is a plain file name on every system.
+
+    Raises:
+        ConfigError: it is not; `what` says whose name it is ("run", "preset").
+    """
+    if not _PATTERN.fullmatch(name) or name.endswith(".") or ".." in name:
+        raise ConfigError(
+            f"{what} name {printable(name)} cannot be used; take 1 to 100 of A-Z a-z 0-9 . _ -, "
+            "a letter or digit first, no two dots in a row and none at the end"
+        )
+    if _RESERVED.fullmatch(name):
+        raise ConfigError(f"{what} name {name!r} is reserved on some systems; take another")
+    return name
+
+
+def printable(text: str, limit: int = 60) -> str:
+    """`text` quoted and cut, safe to print: control characters and non-ASCII escaped."""
+    return ascii(text if len(text) <= limit else text[:limit] + "...")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A clause that names the nearest known words, or all of them if none is near."""
+    choices = list(known)
+    near = difflib.get_close_matches(word, choices, n=2, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(repr(n) for n in near) + "?"
+    return "known: " + ", ".join(choices) if choices else "there are none"

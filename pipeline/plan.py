@@ -1,0 +1,119 @@
+"""The chain of steps that a configuration asks for: what runs, on what, under which key.
+
+A step's key is made from its inputs' contents, so it is known only once they exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from pydantic import BaseModel
+
+from pipeline.building import Recipe
+from pipeline.config import RunConfig
+from pipeline.errors import ConfigError
+from pipeline.names import did_you_mean, printable
+from pipeline.store import Artefact
+
+REPORT = "report"
+STAGES = ("collect", "train-vae", "relabel", "train-offline", "evaluate", REPORT)
+BLIND = "train-blind"
+
+VERSIONS = {"collect": 1, "train-vae": 1, "relabel": 1, "train-offline": 1, "evaluate": 1}
+"""Raised by hand when a stage gives other bytes for the same config: nothing stale is used then."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a stage: the stage's function, its config, and whose artefacts it reads."""
+
+    name: str
+    stage: str
+    kind: str
+    function: str  # module:function, imported when it runs
+    version: int
+    section: str
+    config: BaseModel
+    inputs: Mapping[str, str] = field(default_factory=dict)  # name for the stage -> step's name
+
+    def recipe(self, seed: int, made: Mapping[str, Artefact], labels: Mapping[str, str]) -> Recipe:
+        """What the store is asked for; `made` holds the artefacts of the steps before by name."""
+        return Recipe(
+            kind=self.kind,
+            stage=self.name,
+            version=self.version,
+            config=self.config.model_dump(mode="json"),
+            seed=seed,
+            inputs={name: made[step] for name, step in self.inputs.items()},
+            labels=labels,
+        )
+
+
+def chain(config: RunConfig) -> tuple[Step, ...]:
+    """The steps of a run in order, the task-blind agent among them if the evaluation wants one."""
+    return tuple(_steps(config))
+
+
+def _steps(config: RunConfig) -> Iterator[Step]:
+    collect, vae = "collect", "train-vae"
+    yield _step(collect, "trials", "stages.collect:collect", "collect", config.collect)
+    source = {"trials": collect}
+    yield _step(vae, "vae", "stages.train_vae:train_vae", "vae", config.vae, source)
+    both = {"trials": collect, "vae": vae}
+    yield _step(
+        "relabel", "hyper-states", "stages.relabel:relabel", "relabel", config.relabel, both
+    )
+    agent = _step(
+        "train-offline",
+        "agent",
+        "stages.train_offline:train_offline",
+        "offline",
+        config.offline,
+        {"hyper-states": "relabel", "vae": vae},
+    )
+    yield agent
+    judged = {**both, "agent": agent.name}
+    if config.evaluate.blind_share > 0 and config.offline.beliefs:
+        yield replace(agent, name=BLIND, config=_blind(config))
+        judged["blind-agent"] = BLIND
+    function = "stages.evaluate:evaluate"
+    yield _step("evaluate", "scores", function, "evaluate", config.evaluate, judged)
+
+
+def _step(
+    name: str,
+    kind: str,
+    function: str,
+    section: str,
+    config: BaseModel,
+    inputs: Mapping[str, str] | None = None,
+) -> Step:
+    return Step(name, name, kind, function, VERSIONS[name], section, config, inputs or {})
+
+
+def _blind(config: RunConfig) -> BaseModel:
+    """The task-blind agent: the same rule on states alone, for a share of the updates."""
+    updates = max(1, round(config.offline.updates * config.evaluate.blind_share))
+    return config.offline.model_copy(update={"beliefs": False, "updates": updates})
+
+
+def checked_stage(name: str, option: str) -> str:
+    """`name` if it is a stage.
+
+    Raises:
+        ConfigError: it is not; names the option and the nearest stages.
+    """
+    if name not in STAGES:
+        raise ConfigError(
+            f"{option}: unknown stage {printable(name)}; {did_you_mean(name, STAGES)}"
+        )
+    return name
+
+
+def stages_to_refresh(refresh: tuple[str, ...], since: str | None) -> frozenset[str]:
+    """The stages named by --refresh, and by --from that stage and all after it."""
+    chosen = {checked_stage(name, "--refresh") for name in refresh}
+    if since is not None:
+        chosen |= set(STAGES[STAGES.index(checked_stage(since, "--from")) :])
+    return frozenset(chosen)

@@ -1,0 +1,203 @@
+"""Presets: short YAML fragments in the clone's three folders, merged over what they extend.
+
+A preset NAME is any of data_collection_config/NAME.yaml (section collect), vae_config/NAME.yaml
+(section vae) and offline_config/NAME.yaml (sections relabel, offline, evaluate). `extends: OTHER`
+in any of them puts the whole preset OTHER underneath; so a variant writes only what differs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.config import SECTIONS, RunConfig
+from pipeline.documents import Document, Origin, parse_value, read_document
+from pipeline.errors import ConfigError
+from pipeline.keys import complete
+from pipeline.names import checked_name, did_you_mean, printable
+from pipeline.problems import sentence
+
+FOLDERS: Mapping[str, tuple[str, ...]] = {
+    "data_collection_config": ("collect",),
+    "vae_config": ("vae",),
+    "offline_config": ("relabel", "offline", "evaluate"),
+}
+_EXTENDS = "extends"
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A checked configuration and where it came from."""
+
+    config: RunConfig
+    preset: str  # its name, or the path of a user's file
+    overrides: tuple[str, ...]  # "vae.elbo.kl_weight=0.1", full keys, in the order given
+
+    @property
+    def stem(self) -> str:
+        """What a run of it is called by default."""
+        return Path(self.preset).stem if is_file(self.preset) else self.preset
+
+
+def config_root() -> Path:
+    """The clone's root, whatever the working folder."""
+    return Path(__file__).resolve().parent.parent
+
+
+def is_file(preset: str) -> bool:
+    """Whether `preset` is meant as the path of a user's own file rather than a name."""
+    return preset.endswith((".yaml", ".yml"))
+
+
+def preset_names(root: Path | None = None) -> list[str]:
+    """All presets, in order."""
+    root = root or config_root()
+    found = {path.stem for folder in FOLDERS for path in (root / folder).glob("*.yaml")}
+    return sorted(found)
+
+
+def description(name: str, root: Path | None = None) -> str:
+    """What a preset says of itself: the first comment line of its first file."""
+    for folder in FOLDERS:
+        path = (root or config_root()) / folder / f"{name}.yaml"
+        if path.is_file():
+            first = path.read_text(encoding="utf-8").partition("\n")[0]
+            return first.removeprefix("#").strip() if first.startswith("#") else ""
+    return ""
+
+
+def load_config(
+    preset: str,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+    root: Path | None = None,
+) -> LoadedConfig:
+    """A preset, or a user's file, with `values` and then `overrides` laid over it.
+
+    Args:
+        preset: a name, or the path of a YAML file that holds a whole configuration.
+        overrides: `key=value`, as `--set` takes them.
+        values: nested plain data, as a Prefect form gives it; null leaves the preset's.
+        root: where the three folders lie; the clone if None.
+
+    Raises:
+        ConfigError: one sentence with file and line, or the option, and the nearest valid name.
+    """
+    merged = _load(preset, root or config_root())
+    if values is not None:
+        _merge(merged, _plain(values))
+    full_keys = []
+    for text in overrides:
+        key, document = _override(text)
+        _merge(merged, document)
+        full_keys.append(f"{'.'.join(key)}={text.partition('=')[2].strip()}")
+    try:
+        config = RunConfig.model_validate_json(json.dumps(merged.values), strict=True)
+    except ValidationError as error:
+        raise ConfigError(sentence(error, merged.origins, preset)) from error
+    return LoadedConfig(config, preset, tuple(full_keys))
+
+
+def _load(preset: str, root: Path) -> Document:
+    if not is_file(preset):
+        return _load_preset(preset, root, ())
+    document = read_document(Path(preset))
+    return _over_base([(document, SECTIONS)], root, ())
+
+
+def _load_preset(name: str, root: Path, above: tuple[str, ...]) -> Document:
+    checked_name(name, "preset")
+    if name in above:
+        raise ConfigError(f"preset {name!r} extends itself: {' > '.join((*above, name))}")
+    fragments = []
+    for folder, sections in FOLDERS.items():
+        path = root / folder / f"{name}.yaml"
+        if path.is_file():
+            fragments.append((read_document(path, f"{folder}/{name}.yaml"), sections))
+    if not fragments:
+        hint = did_you_mean(name, preset_names(root))
+        raise ConfigError(f"unknown preset {printable(name)}; {hint}")
+    return _over_base(fragments, root, (*above, name))
+
+
+def _over_base(
+    fragments: Iterable[tuple[Document, Sequence[str]]], root: Path, above: tuple[str, ...]
+) -> Document:
+    """The fragments of one preset laid over the preset that they extend, if any."""
+    base: tuple[str, Origin] | None = None
+    own: list[Document] = []
+    for document, sections in fragments:
+        origin = document.origins.get((_EXTENDS,))
+        name = document.values.pop(_EXTENDS, None)
+        _check_sections(document, sections)
+        if origin is not None:
+            if not isinstance(name, str):
+                raise ConfigError(f"{origin}: {_EXTENDS} takes the name of one preset")
+            if base is not None and base[0] != name:
+                raise ConfigError(f"{origin}: extends {name!r}, but {base[1]} extends {base[0]!r}")
+            base = base or (name, origin)
+        own.append(document)
+    merged = Document({}, {})
+    if base is not None:
+        try:
+            merged = _load_preset(base[0], root, above)
+        except ConfigError as error:
+            if str(error).startswith(("unknown preset", "preset")):
+                raise ConfigError(f"{base[1]}: {error}") from error
+            raise
+    for document in own:
+        _merge(merged, document)
+    return merged
+
+
+def _check_sections(document: Document, sections: Sequence[str]) -> None:
+    for key, value in document.values.items():
+        origin = document.origins[(key,)]
+        if key not in sections:
+            hint = did_you_mean(key, (*sections, _EXTENDS))
+            raise ConfigError(f"{origin}: unknown section {printable(key)}; {hint}")
+        if value is None:
+            raise ConfigError(f"{origin}: section {key!r} is empty; fill it or leave it out")
+
+
+def _override(text: str) -> tuple[tuple[str, ...], Document]:
+    """`key=value` as a document with a single leaf."""
+    source = f"--set {text if len(text) <= 60 else text[:60] + '...'}"
+    dotted, equals, value = text.partition("=")
+    if not equals or not value.strip():
+        raise ConfigError(f"{source}: write KEY=VALUE, such as vae.kl_weight=0.1")
+    try:
+        key = complete(dotted.strip())
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    origin = Origin(source)
+    nested: Any = parse_value(value, source)
+    for part in reversed(key):
+        nested = {part: nested}
+    return key, Document(nested, {key[:n]: origin for n in range(1, len(key) + 1)})
+
+
+def _plain(values: Mapping[str, Any]) -> Document:
+    """Values given by a program; keys set to None are left to the preset."""
+    return Document(deepcopy({k: v for k, v in values.items() if v is not None}), {})
+
+
+def _merge(base: Document, over: Document) -> None:
+    """Lay `over` on `base`, mapping into mapping; anything else replaces."""
+    _merge_values(base.values, over.values)
+    base.origins.update(over.origins)
+
+
+def _merge_values(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        old = base.get(key)
+        if isinstance(old, dict) and isinstance(value, Mapping):
+            _merge_values(old, value)
+        else:
+            base[key] = value

@@ -1,0 +1,149 @@
+"""From run records to the report: which folders it reads, and whether it must be drawn anew."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datasets.errors import DataError
+from datasets.files import read_json, write_json
+from pipeline.errors import StoreError
+from pipeline.manifest import Manifest, content_digest, scan
+from pipeline.names import checked_name
+from pipeline.records import RunRecord, list_records
+from pipeline.scores import SCORES_STEP
+from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.report.build import OtherRun, ReportRequest
+    from pipeline.report.sources import ArtefactFacts, SeedFolders
+
+STAMP = "stamp.json"
+
+
+def write_run_report(
+    store: Store, records: Sequence[RunRecord], name: str, refresh: bool = False
+) -> Path:
+    """The page of one run over its seeds, at `reports/<name>/index.html`.
+
+    One whose inputs have not changed since is left as it is. A new one replaces the old as a whole.
+
+    Raises:
+        StoreError: an artefact of the run is gone or damaged.
+        DataError: a stage's file is not what the report expects.
+    """
+    checked_name(name, "report")
+    from pipeline.report.build import VERSION, write_report
+
+    request = report_request(store, records, name)
+    digest = hashlib.sha256(
+        json.dumps([VERSION, asdict(request)], sort_keys=True, default=str).encode()
+    ).hexdigest()
+    folder = store.folder("reports") / name
+    temporary = store.folder(".tmp") / f"report-{name}"
+    lock = store.lock(temporary.name)
+    lock.wait_exclusive()
+    try:
+        if refresh or not _current(folder, digest):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            write_report(request, temporary)
+            contents = content_digest(scan(temporary))
+            write_json(temporary / STAMP, {"request": digest, "contents": contents})
+            if folder.exists():
+                store.discard(folder)
+            temporary.rename(folder)
+            store.empty_trash()
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        lock.release()
+    return folder / "index.html"
+
+
+def report_request(store: Store, records: Sequence[RunRecord], name: str) -> ReportRequest:
+    """What the report reads, from the store."""
+    from pipeline.report.build import ReportRequest
+
+    first = records[0]
+    return ReportRequest(
+        name=name,
+        preset=first.preset,
+        family=first.domain,
+        difference=", ".join(first.overrides),
+        seeds=tuple(_seed_folders(store, record) for record in records),
+        others=tuple(_others(store, first)),
+    )
+
+
+def _current(folder: Path, digest: str) -> bool:
+    """Whether a page of exactly this request lies there, undamaged."""
+    try:
+        stamp = read_json(folder / STAMP)
+        files = {name: entry for name, entry in scan(folder).items() if name != STAMP}
+        return bool(stamp == {"request": digest, "contents": content_digest(files)})
+    except (DataError, OSError):
+        return False
+
+
+def _seed_folders(store: Store, record: RunRecord) -> SeedFolders:
+    from pipeline.report.sources import SeedFolders
+
+    folders: dict[str, Path] = {}
+    lineage: list[ArtefactFacts] = []
+    for step, reference in record.artefacts.items():
+        artefact = store.find(*store.parse(reference))
+        if artefact is None:
+            raise StoreError(
+                f"{reference} of run {record.name} is gone or damaged; run again: {record.command}"
+            )
+        # the agent comes before the task-blind one
+        folders.setdefault(artefact.manifest.kind, artefact.folder)
+        lineage.append(_facts(step, artefact.manifest))
+    return SeedFolders(record.seed, folders, tuple(lineage))
+
+
+def _facts(step: str, manifest: Manifest) -> ArtefactFacts:
+    from pipeline.report.sources import ArtefactFacts
+
+    return ArtefactFacts(
+        stage=step,
+        kind=manifest.kind,
+        fingerprint=manifest.fingerprint,
+        digest=manifest.digest,
+        seed=manifest.seed,
+        config=manifest.config,
+        inputs={name: entry.reference for name, entry in manifest.inputs.items()},
+        versions=manifest.versions,
+        seconds=manifest.seconds,
+        finished=manifest.created,
+        size=manifest.size,
+    )
+
+
+def _others(store: Store, own: RunRecord) -> list[OtherRun]:
+    """The complete runs of other presets of the same domain, to compare with."""
+    from pipeline.report.build import OtherRun
+
+    groups: dict[tuple[str, tuple[str, ...]], list[Path]] = {}
+    for record in list_records(store):
+        key = (record.preset, record.overrides)
+        reference = record.artefacts.get(SCORES_STEP)
+        if (
+            record.domain != own.domain
+            or key == (own.preset, own.overrides)
+            or record.status != "complete"
+            or reference is None
+        ):
+            continue
+        artefact = store.find(*store.parse(reference))
+        if artefact is not None:
+            groups.setdefault(key, []).append(artefact.folder)
+    return [
+        OtherRun(preset, ", ".join(overrides), tuple(paths))
+        for (preset, overrides), paths in sorted(groups.items())
+    ]

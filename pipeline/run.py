@@ -1,0 +1,177 @@
+"""Carrying out a run in plain Python: each step from the store, or made by its stage.
+
+Whoever wants to see the steps (Prefect, a test) passes its own `call`, which gets a `StageCall`
+and returns what calling it returns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.building import Recipe, obtain
+from pipeline.config import RuntimeConfig
+from pipeline.errors import StoreError
+from pipeline.garbage import sweep
+from pipeline.plan import Step, chain
+from pipeline.presets import LoadedConfig
+from pipeline.records import RunRecord, find_record, write_record
+from pipeline.store import Artefact, Store
+from stages.context import Interrupted, StageContext
+
+StageFunction = Callable[[Any, int, Mapping[str, Path], Path, StageContext], None]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One run: a configuration, a seed, and what to make anew."""
+
+    loaded: LoadedConfig
+    seed: int
+    name: str
+    refresh: frozenset[str] = frozenset()  # stages
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    command: str = ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What artefacts made for this run are labelled with."""
+        domain = self.loaded.config.collect.domain
+        return {"domain": domain, "preset": self.loaded.preset, "run": self.name}
+
+
+@dataclass(frozen=True)
+class StageCall:
+    """One step of a run, ready to be called once; gives its artefact and keeps it from removal."""
+
+    step: Step
+    recipe: Recipe
+    store: Store
+    refresh: bool
+    runtime: RuntimeConfig
+    stop: threading.Event
+    keep: ExitStack = field(repr=False)
+
+    def __call__(self) -> Artefact:
+        """The step's artefact, found or made.
+
+        Raises:
+            Interrupted: the user asked to stop; the stage has saved a checkpoint.
+        """
+        lease = obtain(self.store, self.recipe, self._make, self.refresh, self.stop)
+        self.keep.callback(lease.close)
+        return lease.artefact
+
+    def _make(self, output: Path) -> None:
+        """Call the stage on the inputs' folders."""
+        key = (self.recipe.kind, self.recipe.fingerprint)
+        checkpoints = self.store.checkpoint_folder(*key)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        logs = self.store.log_folder(*key) if self.runtime.tensorboard else None
+        context = StageContext(
+            checkpoints=checkpoints,
+            logs=logs,
+            device=self.runtime.device,
+            threads=self.runtime.threads,
+            workers=self.runtime.workers,
+            quiet=self.runtime.quiet,
+            stop=self.stop,
+        )
+        inputs = {name: artefact.folder for name, artefact in self.recipe.inputs.items()}
+        load_stage(self.step.function)(self.step.config, self.recipe.seed, inputs, output, context)
+
+
+Call = Callable[[StageCall], Artefact]
+OnStep = Callable[[Step, Artefact], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A complete run: its record, and its artefacts by step."""
+
+    record: RunRecord
+    artefacts: Mapping[str, Artefact]
+
+
+def call_directly(call: StageCall) -> Artefact:
+    """The plain way: the stage runs here and now."""
+    return call()
+
+
+def execute(
+    request: RunRequest,
+    store: Store,
+    call: Call = call_directly,
+    stop: threading.Event | None = None,
+    on_step: OnStep | None = None,
+) -> RunResult:
+    """Carry out a run, step by step; its record is written as it grows.
+
+    Args:
+        call: how a step is called; gets a `StageCall`, returns its result.
+        stop: set it to have the stage save a checkpoint and stop.
+        on_step: told of each step as it is done.
+
+    Raises:
+        Interrupted: `stop` was set; the same request goes on from the checkpoint.
+        StoreError: the run's name belongs to another run, or an input was swapped meanwhile.
+        Exception: whatever a stage raises; nothing of it is left in the store.
+    """
+    stop = stop or threading.Event()
+    sweep(store)
+    record = _new_record(request, find_record(store, request.name))
+    write_record(store, record)
+    made: dict[str, Artefact] = {}
+    with ExitStack() as keep:
+        for step in chain(request.loaded.config):
+            if stop.is_set():
+                raise Interrupted(f"stopped before {step.name}")
+            recipe = step.recipe(request.seed, made, request.labels)
+            refresh = step.stage in request.refresh
+            made[step.name] = call(
+                StageCall(step, recipe, store, refresh, request.runtime, stop, keep)
+            )
+            record = _extended(record, step.name, made[step.name])
+            write_record(store, record)
+            if on_step is not None:
+                on_step(step, made[step.name])
+        references = {name: artefact.reference for name, artefact in made.items()}
+        record = replace(record, artefacts=references, status="complete")
+        write_record(store, record)
+    store.empty_trash()
+    return RunResult(record, made)
+
+
+def load_stage(function: str) -> StageFunction:
+    """Import `module:function`; the first moment that torch is needed."""
+    module, _, name = function.partition(":")
+    found = getattr(importlib.import_module(module), name, None)
+    if not callable(found):
+        raise StoreError(f"there is no stage {function}")
+    return found  # type: ignore[no-any-return]
+
+
+def _new_record(request: RunRequest, old: RunRecord | None) -> RunRecord:
+    """Starts from the artefacts of the run's last time, so that `gc` spares them meanwhile."""
+    config = request.loaded.config
+    return RunRecord(
+        name=request.name,
+        preset=request.loaded.preset,
+        overrides=request.loaded.overrides,
+        seed=request.seed,
+        domain=config.collect.domain,
+        config=config.model_dump(mode="json"),
+        artefacts=old.artefacts if old is not None else {},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=request.command,
+    )
+
+
+def _extended(record: RunRecord, step: str, artefact: Artefact) -> RunRecord:
+    return replace(record, artefacts={**record.artefacts, step: artefact.reference})

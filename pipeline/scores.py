@@ -1,0 +1,168 @@
+"""The rows of docs/results.json: what the complete runs in the store have scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.errors import DataError
+from datasets.files import read_json
+from pipeline.console import table
+from pipeline.records import RunRecord, list_records
+from pipeline.statistics import estimate
+from pipeline.store import Store
+
+SCORES_STEP = "evaluate"
+_OTHERS = ("agent_best", "blind", "search")
+
+Float64 = NDArray[np.float64]
+
+
+class ReturnSum(TypedDict):
+    """Summed return of a trial over seeds and tasks; the interval is the IQM's."""
+
+    mean: float
+    iqm: float
+    ci95: list[float] | None  # None for a single seed, which tells nothing of the spread
+
+
+class ScoreRow(TypedDict):
+    """One preset (with its overrides) over its seeds."""
+
+    domain: str
+    preset: str
+    overrides: list[str]
+    headline: bool  # the domain's own preset, unchanged
+    seeds: list[int]
+    protocol: dict[str, Any]
+    return_sum: ReturnSum
+    return_per_episode: list[float]
+    success: float
+    oracle: float  # summed return of the policy that knows the task
+    others: dict[str, float]  # summed return: best checkpoint, task-blind agent, scripted search
+    command: str
+
+
+def score_rows(store: Store, domain: str | None = None) -> list[ScoreRow]:
+    """Rows of a domain's complete runs (all domains if None), the headline first.
+
+    Of runs that differ in more than their seed under one name, those of the newest configuration
+    count.
+    """
+    records = [r for r in list_records(store) if r.status == "complete"]
+    return rows_of_runs(store, [r for r in records if domain in (None, r.domain)])
+
+
+def rows_of_runs(store: Store, records: Iterable[RunRecord]) -> list[ScoreRow]:
+    """Rows of these runs; a run whose scores are missing or damaged is left out."""
+    groups: dict[tuple[str, str, tuple[str, ...]], list[RunRecord]] = {}
+    for record in sorted(records, key=lambda r: r.created):
+        groups.setdefault((record.domain, record.preset, record.overrides), []).append(record)
+    rows = [_row(store, _newest(group)) for group in groups.values()]
+    found = [row for row in rows if row is not None]
+    return sorted(
+        found, key=lambda r: (r["domain"], not r["headline"], r["preset"], r["overrides"])
+    )
+
+
+def score_table(rows: Sequence[ScoreRow]) -> str:
+    """The rows for people, with the protocol under the table."""
+    header = ("preset", "seeds", "return", "IQM", "95 % of IQM", "per episode", "success", "oracle")
+    lines = [
+        (
+            " ".join([row["preset"], *row["overrides"]]),
+            str(len(row["seeds"])),
+            f"{row['return_sum']['mean']:.2f}",
+            f"{row['return_sum']['iqm']:.2f}",
+            _interval(row["return_sum"]["ci95"]),
+            " ".join(f"{value:.2f}" for value in row["return_per_episode"]),
+            f"{row['success']:.0%}",
+            f"{row['oracle']:.2f}",
+        )
+        for row in rows
+    ]
+    protocols = dict.fromkeys(f"{row['domain']}: {_protocol(row['protocol'])}" for row in rows)
+    return "\n".join([table(header, lines, right=(1, 2, 3, 6, 7)), *protocols])
+
+
+def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:
+    pairs = [(record, _read(store, record)) for record in records]
+    by_seed = {record.seed: (record, scores) for record, scores in pairs if scores is not None}
+    if not by_seed:
+        return None
+    seeds = sorted(by_seed)
+    record, first = by_seed[seeds[0]]
+    alike = [s for s in seeds if by_seed[s][1]["tasks"] == first["tasks"]]
+    found = [by_seed[seed][1] for seed in alike]
+    returns = _stack(found, "agent")  # (seeds, tasks, K)
+    summary = estimate(returns.sum(axis=2))
+    shared = [n for n in _OTHERS if all(n in scores["returns"] for scores in found)]
+    return ScoreRow(
+        domain=record.domain,
+        preset=record.preset,
+        overrides=list(record.overrides),
+        headline=record.preset == record.domain and not record.overrides,
+        seeds=alike,
+        protocol=dict(first["protocol"]),
+        return_sum=ReturnSum(
+            mean=summary.mean,
+            iqm=summary.iqm,
+            ci95=[summary.low, summary.high] if len(alike) > 1 else None,
+        ),
+        return_per_episode=returns.mean(axis=(0, 1)).tolist(),
+        success=float(np.mean([scores["success"]["agent"] for scores in found])),
+        oracle=float(_stack(found, "oracle").sum(axis=2).mean()),
+        others={name: float(_stack(found, name).sum(axis=2).mean()) for name in shared},
+        command=_command(record, alike),
+    )
+
+
+def _newest(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Those with the configuration of the newest, one a seed."""
+    digest = records[-1].config_digest
+    return list({r.seed: r for r in records if r.config_digest == digest}.values())
+
+
+def _read(store: Store, record: RunRecord) -> dict[str, Any] | None:
+    reference = record.artefacts.get(SCORES_STEP)
+    if reference is None:
+        return None
+    artefact = store.find(*store.parse(reference))
+    if artefact is None:
+        return None
+    try:
+        document = read_json(artefact.folder / "scores.json")
+        document["returns"]["agent"], document["success"]["agent"], document["tasks"]
+    except (DataError, KeyError, TypeError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _stack(scores: Sequence[dict[str, Any]], policy: str) -> Float64:
+    """Returns of one policy, (seeds, tasks, K)."""
+    return np.asarray([one["returns"][policy] for one in scores], dtype=np.float64)
+
+
+def _command(record: RunRecord, seeds: Sequence[int]) -> str:
+    """The command that makes this row again."""
+    words = [f"omrl run {record.preset}", *(f"--set {text}" for text in record.overrides)]
+    whole = list(seeds) == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 1
+    listed = f"{seeds[0]}..{seeds[-1]}" if whole else ",".join(map(str, seeds))
+    return " ".join([*words, f"--seeds {listed}" if len(seeds) > 1 else f"--seed {seeds[0]}"])
+
+
+def _interval(ci95: Sequence[float] | None) -> str:
+    return "-" if ci95 is None else f"{ci95[0]:.2f} to {ci95[1]:.2f}"
+
+
+def _protocol(protocol: dict[str, Any]) -> str:
+    seen = "seen in training" if protocol.get("test_tasks_seen") else "held out"
+    return (
+        f"{protocol.get('task_count', '?')} tasks {seen}, start {protocol.get('start', '?')}, "
+        f"{protocol.get('episodes', '?')} episodes of {protocol.get('horizon', '?')} steps, "
+        f"{protocol.get('policy', 'deterministic')} policy, {protocol.get('checkpoint', 'final')} "
+        "checkpoint"
+    )
