@@ -58,16 +58,13 @@ def check_finite(array: AnyArray, where: str, noun: str, horizon: int | None = N
     raise DataError(f"{position(index, where, horizon)}: {noun} is {value}")
 
 
-def check_actions(
-    actions: AnyArray, where: str, n_actions: int | None = None, atol: float = 0.0
-) -> None:
+def check_actions(actions: AnyArray, where: str, n_actions: int | None = None) -> None:
     """Refuse actions out of bounds: [-1, 1] if continuous, 0 .. n_actions - 1 if discrete.
 
     Args:
         actions: (trials, K, H, act) f4 or int64, finite.
         where: e.g. "task 3".
         n_actions: None if continuous; discrete actions are then only checked to be >= 0.
-        atol: how far outside [-1, 1] is tolerated.
 
     Raises:
         DataError: names trial, step, value and bounds; or the type that does not fit.
@@ -77,15 +74,15 @@ def check_actions(
         raise DataError(f"{where}: actions are {actions.dtype}; n_actions {n_actions} needs int64")
     if not actions.size:
         return
-    low: float = 0 if discrete else -1 - atol
-    high: float = 1 + atol
+    low: float = 0 if discrete else -1
+    high: float = 1
     if discrete:
         high = np.inf if n_actions is None else n_actions - 1
     if low <= actions.min() and actions.max() <= high:
         return
     index = _first((actions < low) | (actions > high))
     raise DataError(
-        f"{position(index, where, actions.shape[2])}: action is {actions[index]}, "
+        f"{position(index, where, actions.shape[2])}: action is {actions[index]!s}, "
         f"outside [{low}, {high}]"
     )
 

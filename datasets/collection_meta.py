@@ -61,6 +61,8 @@ class CollectionMeta:
             _check_count("n_actions", self.n_actions)
         if self.start not in get_args(Start):
             raise DataError(f"start is {self.start!r}; one of {get_args(Start)} is needed")
+        if not isinstance(self.details, Mapping):
+            raise DataError(f"details is {self.details!r}; named values are needed")
         if not len(self.tasks_train):
             raise DataError("tasks_train is empty; at least one task is needed")
         if len(self.tasks_test) and self.tasks_test.shape[1] != self.tasks_train.shape[1]:

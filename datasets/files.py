@@ -44,7 +44,7 @@ def naming_full_disk(path: Path, bytes_needed: int) -> Iterator[None]:
         yield
     except DiskFullError:
         raise
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
         number = _no_room(error)
         if number is None:
             raise
@@ -57,8 +57,8 @@ def _no_room(error: BaseException) -> int | None:
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
             return cause.errno
-        for number in _NO_ROOM:  # HDF5 reports it in the text only when closing
-            if f"errno = {number}," in str(cause):
+        for number in _NO_ROOM:  # HDF5 and safetensors report it in their text only
+            if f"errno = {number}," in str(cause) or f"(os error {number})" in str(cause):
                 return number
         cause = cause.__cause__ or cause.__context__
     return None

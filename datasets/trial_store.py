@@ -79,6 +79,7 @@ def read_trials(folder: Path, task_index: int, meta: CollectionMeta | None = Non
         DataError: missing, damaged, another task's file, or contents that `write_trials` refuses.
     """
     meta = read_meta(folder) if meta is None else meta
+    _check_index(meta, task_index)
     path = task_path(folder, task_index)
     with open_flat(path) as file:
         count = file.attributes.get("trials")
@@ -166,9 +167,12 @@ def join_observations(before: AnyArray, after: AnyArray, where: str) -> AnyArray
     return np.concatenate([before, after[:, :, -1:]], axis=2)
 
 
-def _attributes(meta: CollectionMeta, task_index: int, count: Any) -> dict[str, Any]:
+def _check_index(meta: CollectionMeta, task_index: int) -> None:
     if not 0 <= task_index < len(meta.tasks_train):
         raise DataError(f"task {task_index} is not one of the {len(meta.tasks_train)} tasks")
+
+
+def _attributes(meta: CollectionMeta, task_index: int, count: Any) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "family": meta.family,
@@ -183,7 +187,8 @@ def _attributes(meta: CollectionMeta, task_index: int, count: Any) -> dict[str, 
 
 
 def _check(trials: Trials, meta: CollectionMeta, task_index: int, where: str) -> None:
-    """What `Trials.validate` checks, and that the shapes are the collection's."""
+    """What `Trials.validate` checks, and that task and shapes are the collection's."""
+    _check_index(meta, task_index)
     trials.validate(where, meta.n_actions)
     shapes = {
         "(K, H)": ((trials.episodes, trials.horizon), (meta.episodes, meta.horizon)),

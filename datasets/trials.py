@@ -127,7 +127,7 @@ class Trials:
             rest = (None,) * (np.ndim(array) - 3)
             shape, dtypes = shapes.get(name, ((n, k, h, *rest), INFO_DTYPES))
             check_array(array, shape, dtypes, f"{where}: {name}")
-            check_finite(array, where, name.removesuffix("s"), h)
+            check_finite(array, where, name.removesuffix("s") if name in shapes else name, h)
         check_actions(self.actions, where, n_actions)
         return self
 
