@@ -58,11 +58,13 @@ def complete(dotted: str) -> Key:
 def suggest(parent: Key, name: str) -> str:
     """A clause about the unknown key `name` in the section `parent`: the nearest valid key."""
     model = model_at(parent)
-    siblings = list(model.model_fields) if model is not None else []
+    hint = did_you_mean(name, model.model_fields if model is not None else ())
+    if hint.startswith("did"):
+        return hint
     elsewhere = [".".join(leaf) for leaf in leaves() if leaf[-1] == name]
     if elsewhere:
         return "did you mean " + " or ".join(repr(key) for key in elsewhere[:3]) + "?"
-    return did_you_mean(name, siblings)
+    return hint
 
 
 def _nearest(path: Key) -> str:
