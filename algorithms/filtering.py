@@ -16,7 +16,6 @@ from algorithms.elbo_batch import ElboBatch, make_batch, to_transitions
 from algorithms.errors import AlgorithmError
 from datasets.trials import Trials
 from environments.base import TaskFamily
-from models.belief import BeliefEncoder
 from models.decoders import CellRewardDecoder
 from models.vae import Vae
 
@@ -105,9 +104,9 @@ def decode_steps(vae: Vae, latents: Tensor, batch: ElboBatch) -> Tensor:
 class OnlineFilter:
     """The beliefs of n environments that are stepped together; one trial after `reset`."""
 
-    def __init__(self, encoder: BeliefEncoder) -> None:
-        """Filters with this encoder, on its device."""
-        self._encoder = encoder
+    def __init__(self, vae: Vae) -> None:
+        """Filters with this model's encoder, on its device."""
+        self._encoder = vae.encoder
         self._hidden: Tensor | None = None
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from algorithms.errors import AlgorithmError
 from datasets.checkpoints import load_tensors, save_tensors
@@ -65,14 +66,29 @@ def save_vae(folder: Path, vae: Vae, description: VaeDescription) -> None:
     write_json(folder / DESCRIPTION, description.model_dump(mode="json"))
 
 
-def load_vae(folder: Path, device: torch.device | str = "cpu") -> tuple[Vae, VaeDescription]:
-    """The model in a folder, in evaluation mode without gradients, and its description.
+def load_description(folder: Path) -> VaeDescription:
+    """What the model in a folder was built for.
+
+    Raises:
+        AlgorithmError: the description does not have the fields of one.
+        DataError: the file is missing or damaged.
+    """
+    try:
+        return VaeDescription.model_validate(read_json(folder / DESCRIPTION))
+    except ValidationError as error:
+        raise AlgorithmError(
+            f"{folder / DESCRIPTION} is not a model's description: {error}"
+        ) from error
+
+
+def load_vae(folder: Path, device: torch.device | str = "cpu") -> Vae:
+    """The model in a folder, in evaluation mode and without gradients.
 
     Raises:
         AlgorithmError: the weights do not fit the description.
         DataError: a file is missing or damaged.
     """
-    description = VaeDescription.model_validate(read_json(folder / DESCRIPTION))
+    description = load_description(folder)
     arrays, _ = load_tensors(folder / WEIGHTS)
     vae = description.build()
     try:
@@ -81,4 +97,4 @@ def load_vae(folder: Path, device: torch.device | str = "cpu") -> tuple[Vae, Vae
         raise AlgorithmError(
             f"{folder / WEIGHTS} does not fit {folder / DESCRIPTION}: {error}"
         ) from error
-    return vae.to(device).eval().requires_grad_(False), description
+    return vae.to(device).eval().requires_grad_(False)

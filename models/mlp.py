@@ -3,6 +3,11 @@
 A member is a network of its own: the agents of many tasks, trained side by side, and the twin
 critics of each of them are members of one `EnsembleMLP`, so that a layer of all of them is one
 matrix product. Members never mix: output i depends on parameters and input i alone.
+
+The backward pass is written out, for speed on CPUs. Activations lie feature-major, (members,
+features, batch): BLAS is up to eight times slower where the narrow side of a product, such as a
+critic's single output, is the contiguous one. The gate of the rectifier works in place, because
+the page faults of a fresh buffer cost more than the arithmetic.
 """
 
 from __future__ import annotations
@@ -10,21 +15,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-# From this many rows up, separate products of few members beat one batched product on a CPU,
-# whose batched product copies the transposed activations in the backward pass.
-_LOOP_MEMBERS = 2
-_LOOP_ROWS = 2048
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 class EnsembleMLP(nn.Module):
     """`members` networks with rectified hidden layers and a linear output.
 
     Weights and biases are drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), those of the last layer
-    scaled by `last_scale`.
+    scaled by `last_scale`. Differentiable once.
     """
 
     def __init__(
@@ -62,70 +64,84 @@ class EnsembleMLP(nn.Module):
             bound = 1.0 / math.sqrt(inputs)
             if layer == len(sizes) - 2:
                 bound *= last_scale
-            weight = torch.empty(members, inputs, outputs).uniform_(
-                -bound, bound, generator=generator
-            )
-            bias = torch.empty(members, 1, outputs).uniform_(-bound, bound, generator=generator)
-            self.weights.append(nn.Parameter(weight.to(device)))
-            self.biases.append(nn.Parameter(bias.to(device)))
-        self._weights = list(self.weights)  # a ParameterList is slow to iterate
-        self._biases = list(self.biases)
+            for group, rows in ((self.weights, inputs), (self.biases, 1)):
+                drawn = torch.empty(members, rows, outputs)
+                drawn.uniform_(-bound, bound, generator=generator)
+                group.append(nn.Parameter(drawn.to(device)))
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, *, frozen: bool = False) -> Tensor:
         """Evaluate all members.
 
         Args:
             inputs: (groups, batch, sizes[0]) with groups dividing members; member i reads
                 inputs[i % groups], so twin critics share the inputs of their agent.
+            frozen: differentiate by the inputs only, which halves the backward pass of a critic
+                whose actor is trained.
 
         Returns:
-            (members, batch, sizes[-1]).
+            (members, batch, sizes[-1]); a strided view, of contiguous (members, batch) at width 1.
         """
-        if self.members == 1:
-            return self._single(inputs.squeeze(0)).unsqueeze(0)
-        if self.members <= _LOOP_MEMBERS and inputs.shape[1] >= _LOOP_ROWS and inputs.is_cpu:
-            return self._looped(inputs)
-        if inputs.shape[0] != self.members:
-            inputs = inputs.repeat(self.members // inputs.shape[0], 1, 1)
-        return self._batched(inputs)
-
-    def _batched(self, hidden: Tensor) -> Tensor:
-        """All members in one product a layer: (members, batch, inputs)."""
-        last = len(self._weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-            hidden = torch.baddbmm(bias, hidden, weight)
-            if layer < last:
-                hidden = torch.relu_(hidden)
-        return hidden
-
-    def _single(self, hidden: Tensor) -> Tensor:
-        """The only member: (batch, inputs) to (batch, outputs)."""
-        weights = [weight.squeeze(0) for weight in self._weights]
-        biases = [bias.squeeze(0) for bias in self._biases]
-        return _perceptron(hidden, weights, biases)
-
-    def _looped(self, inputs: Tensor) -> Tensor:
-        """One member after another."""
-        weights = [weight.unbind(0) for weight in self._weights]
-        biases = [bias.unbind(0) for bias in self._biases]
         groups = inputs.shape[0]
-        return torch.stack(
-            [
-                _perceptron(
-                    inputs[i % groups],
-                    [weight[i] for weight in weights],
-                    [bias[i] for bias in biases],
+        if groups != self.members:
+            inputs = inputs.repeat(self.members // groups, 1, 1)
+        parameters = [*self.weights, *self.biases]
+        if frozen:
+            parameters = [parameter.detach() for parameter in parameters]  # type: ignore[misc]
+        outputs: Tensor = _Perceptron.apply(inputs, *parameters)  # type: ignore[no-untyped-call]
+        return outputs
+
+
+class _Perceptron(torch.autograd.Function):
+    """All layers with their hand-written gradient."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, inputs: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
+        """(members, batch, inputs) to (members, batch, outputs), weights then biases given."""
+        layers = len(parameters) // 2
+        hidden = inputs.transpose(1, 2)
+        activations = []
+        for layer in range(layers):
+            weight, bias = parameters[layer], parameters[layers + layer]
+            hidden = torch.baddbmm(bias.transpose(1, 2), weight.transpose(1, 2), hidden)
+            if layer < layers - 1:
+                activations.append(hidden.relu_())
+        ctx.save_for_backward(inputs, *parameters[:layers], *activations)
+        return hidden.transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients of inputs, weights and biases, those not needed left out."""
+        layers = len(ctx.saved_tensors) // 2
+        inputs, weights = ctx.saved_tensors[0], ctx.saved_tensors[1 : 1 + layers]
+        below = [inputs.transpose(1, 2), *ctx.saved_tensors[1 + layers :]]
+        by_weight: list[Tensor | None] = [None] * layers
+        by_bias: list[Tensor | None] = [None] * layers
+        upper = gradient.transpose(1, 2)  # (members, outputs, batch)
+        for layer in reversed(range(layers)):
+            if ctx.needs_input_grad[1 + layer]:
+                by_weight[layer] = _weight_gradient(below[layer], upper)
+                by_bias[layer] = upper.sum(2).unsqueeze(1)
+            if layer > 0:
+                upper = _input_gradient(weights[layer], upper)
+                torch.ops.aten.threshold_backward.grad_input(
+                    upper, below[layer], 0, grad_input=upper
                 )
-                for i in range(self.members)
-            ]
-        )
+        by_input = None
+        if ctx.needs_input_grad[0]:
+            by_input = _input_gradient(weights[0], upper).transpose(1, 2)
+        return by_input, *by_weight, *by_bias
 
 
-def _perceptron(hidden: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    """One network: hidden (batch, inputs), weights (inputs, outputs), biases (1, outputs)."""
-    last = len(weights) - 1
-    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        hidden = torch.addmm(bias, hidden, weight)
-        if layer < last:
-            hidden = torch.relu_(hidden)
-    return hidden
+def _weight_gradient(below: Tensor, upper: Tensor) -> Tensor:
+    """(members, inputs, outputs) from (members, inputs, batch) and (members, outputs, batch)."""
+    if upper.shape[1] == 1:
+        return torch.bmm(upper, below.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(below, upper.transpose(1, 2))
+
+
+def _input_gradient(weight: Tensor, upper: Tensor) -> Tensor:
+    """(members, inputs, batch) from (members, inputs, outputs) and (members, outputs, batch)."""
+    if upper.shape[1] == 1:
+        return weight * upper
+    return torch.bmm(weight, upper)

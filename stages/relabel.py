@@ -1,0 +1,171 @@
+"""Stage 3, relabel: every trial through the belief encoder, in order, into the hyper-state store.
+
+Each task is encoded on its own, in blocks of trials, one recurrent pass a block; belief 0 is the
+prior, and the hidden state is never reset inside a trial. A finished task's beliefs are kept among
+the checkpoints, so a killed run only has to encode the tasks that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from algorithms.filtering import belief_rewards, encode_trials
+from algorithms.vae_files import VaeDescription, load_description, load_vae
+from datasets.checkpoints import CheckpointFile
+from datasets.files import write_json
+from datasets.hyper_state_layout import HyperStateLayout
+from datasets.hyper_states import HyperStateWriter
+from datasets.trial_store import CollectionMeta, read_meta, read_trials
+from datasets.trials import Trials
+from environments.base import TaskFamily
+from environments.registry import load_family
+from models.vae import Vae
+from stages.config import RelabelConfig
+from stages.context import Interrupted, StageContext
+from stages.errors import StageError
+from stages.seeds import torch_generator
+
+VERSION = 1
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+def relabel(
+    config: RelabelConfig,
+    seed: int,
+    inputs: Mapping[str, Path],
+    output: Path,
+    context: StageContext,
+) -> None:
+    """Encode the trials with the model; writes `hyper_states.zarr` and `meta.json` to `output`.
+
+    Raises:
+        StageError: trials and model belong to different families or shapes, or too few trials.
+        AlgorithmError: R+ is asked for and the model has no reward decoder.
+        Interrupted: the user asked to stop; finished tasks are kept.
+    """
+    torch.set_num_threads(context.threads)
+    meta = read_meta(inputs["trials"])
+    description = load_description(inputs["vae"])
+    _check_fit(meta, description)
+    vae = load_vae(inputs["vae"], context.device)
+    family = load_family(meta.family)
+    tasks = len(meta.tasks_train)
+    writer: HyperStateWriter | None = None
+    with context.progress(tasks, "relabel", "task") as bar:
+        for task in range(tasks):
+            trials = _select(read_trials(inputs["trials"], task, meta), config, task)
+            if writer is None:
+                layout = _layout(meta, description, trials.count, config.belief_rewards)
+                writer = HyperStateWriter(output / "hyper_states.zarr", layout)
+            _check_count(trials, writer.layout.trials, task)
+            encoded = _encode(vae, trials, family, config, seed, task, context)
+            writer.write_task(task, _stored(trials) | encoded)
+            bar.advance()
+            if context.interrupted and task < tasks - 1:
+                raise Interrupted
+    assert writer is not None  # a collection has at least one task
+    writer.close()
+    _write_meta(output / "meta.json", meta, writer.layout, config)
+
+
+def _encode(
+    vae: Vae,
+    trials: Trials,
+    family: TaskFamily,
+    config: RelabelConfig,
+    seed: int,
+    task: int,
+    context: StageContext,
+) -> Arrays:
+    """Beliefs (N, T + 1, 2L) of a task's trials, and R+ (N, K, H) if asked for."""
+    file = CheckpointFile(context.checkpoints / f"task-{task:04d}.safetensors")
+    stored = file.load()
+    if stored is not None:
+        return stored[0]
+    encoded = {"beliefs": encode_trials(vae, trials, config.block_trials)}
+    if config.belief_rewards:
+        encoded["belief_rewards"] = belief_rewards(
+            vae,
+            trials,
+            encoded["beliefs"],
+            family,
+            config.belief_reward_samples,
+            torch_generator(seed, "relabel", task, device=context.device),
+            config.block_trials,
+        )
+    file.save(encoded, {})
+    return encoded
+
+
+def _select(trials: Trials, config: RelabelConfig, task: int) -> Trials:
+    """The trials to keep."""
+    if trials.count <= config.skip_trials:
+        raise StageError(
+            f"relabel.skip_trials is {config.skip_trials}, but task {task} has only "
+            f"{trials.count} trials"
+        )
+    last = None if config.trials is None else config.skip_trials + config.trials
+    kept = trials.select(slice(config.skip_trials, last))
+    if config.trials is not None and kept.count < config.trials:
+        raise StageError(
+            f"relabel.trials is {config.trials}, but task {task} has {kept.count} trials"
+            + (f" after the first {config.skip_trials}" if config.skip_trials else "")
+        )
+    return kept
+
+
+def _check_count(trials: Trials, expected: int, task: int) -> None:
+    if trials.count != expected:
+        raise StageError(
+            f"task {task} has {trials.count} trials and task 0 has {expected}: set relabel.trials "
+            "to what every task has"
+        )
+
+
+def _check_fit(meta: CollectionMeta, description: VaeDescription) -> None:
+    for name in ("family", "observation_dim", "action_dim", "n_actions"):
+        found, wanted = getattr(meta, name), getattr(description, name)
+        if found != wanted:
+            raise StageError(
+                f"the model was trained for {name} {wanted!r}, but the trials have {found!r}"
+            )
+
+
+def _layout(
+    meta: CollectionMeta, description: VaeDescription, trials: int, belief_rewards: bool
+) -> HyperStateLayout:
+    return HyperStateLayout(
+        tasks=len(meta.tasks_train),
+        trials=trials,
+        episodes=meta.episodes,
+        horizon=meta.horizon,
+        observation_dim=meta.observation_dim,
+        action_dim=meta.action_dim,
+        latent_dim=description.model.encoder.latent_dim,
+        n_actions=meta.n_actions,
+        belief_rewards=belief_rewards,
+    )
+
+
+def _stored(trials: Trials) -> dict[str, NDArray[np.generic]]:
+    names = ("observations", "actions", "rewards", "terminations")
+    return {name: getattr(trials, name) for name in names}
+
+
+def _write_meta(
+    path: Path, meta: CollectionMeta, layout: HyperStateLayout, config: RelabelConfig
+) -> None:
+    """All that the collection says of itself, and what was kept of it."""
+    kept = {
+        "trials": layout.trials,
+        "skipped_trials": config.skip_trials,
+        "latent_dim": layout.latent_dim,
+        "belief_rewards": layout.belief_rewards,
+    }
+    write_json(path, {**meta.to_json(), "hyper_states": kept})
