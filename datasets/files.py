@@ -131,15 +131,19 @@ def list_files(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
-    names = []
-    for root, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            entry = Path(root, name)
-            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-                raise DataError(
-                    f"{entry} is a link or a special file; only plain files belong here"
-                )
-        names += [Path(root, name).relative_to(folder).as_posix() for name in files]
+    names: list[str] = []
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(Path(entry.path))
+                elif entry.is_file(follow_symlinks=False):
+                    names.append(Path(entry.path).relative_to(folder).as_posix())
+                else:
+                    raise DataError(
+                        f"{entry.path} is a link or a special file; only plain files belong here"
+                    )
     return sorted(names)
 
 

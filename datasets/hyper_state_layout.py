@@ -47,8 +47,11 @@ class FieldLayout:
         return self.dtype.itemsize * int(np.prod(self.shape))
 
     def chunk_key(self, task: int, block: int) -> str:
-        """File of a chunk inside the array's folder (Zarr v3 default encoding)."""
-        return "/".join(["c", str(task), str(block), *("0" for _ in self.shape[2:])])
+        """File of a chunk inside the array's folder: Zarr v3's default encoding with dots.
+
+        Slashes would make five folders a chunk, each to be listed and synced.
+        """
+        return ".".join(["c", str(task), str(block), *("0" for _ in self.shape[2:])])
 
 
 @dataclass(frozen=True)

@@ -246,6 +246,7 @@ def _create_array(path: Path, name: str, field: FieldLayout) -> "zarr.Array[Any]
         chunks=field.chunk,
         compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()],
         fill_value=FILL[field.dtype.kind],
+        chunk_key_encoding={"name": "default", "separator": "."},
         dimension_names=field.axes,
         config={"write_empty_chunks": True},
     )
