@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from algorithms.config import LearnerConfig
-from algorithms.learners import make_learner
 from algorithms.learners.base import Learner
+from algorithms.learners.registry import make_learner
 from algorithms.rollouts import MetaAgent
 from datasets.checkpoints import load_tensors, save_tensors
 from datasets.files import read_json, write_json

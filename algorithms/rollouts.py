@@ -55,8 +55,7 @@ class Rollouts:
     @property
     def solved(self) -> NDArray[np.bool_]:
         """Whether the goal was reached at any step of the trial, (n,)."""
-        reached: NDArray[np.bool_] = self.successes.any((1, 2))
-        return reached
+        return np.asarray(self.successes.any((1, 2)))
 
 
 @torch.no_grad()

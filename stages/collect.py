@@ -30,7 +30,8 @@ from algorithms.collecting import (
     run_trials,
 )
 from algorithms.errors import DivergenceError
-from algorithms.learners import Learner, make_learner
+from algorithms.learners.base import Learner
+from algorithms.learners.registry import make_learner
 from algorithms.scripted import ScriptedActor
 from datasets.checkpoints import CheckpointFile
 from datasets.trial_store import CollectionMeta, write_meta, write_trials
@@ -40,8 +41,6 @@ from stages.config import CollectConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
 from stages.seeds import numpy_generator, torch_generator, torch_seed
-
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,9 @@ def draw_tasks(family: TaskFamily, config: CollectConfig) -> TaskSplit:
             )
         drawn = family.sample_tasks(wanted.train + wanted.test, rng)
         return TaskSplit(drawn[: wanted.train], drawn[wanted.train :])
-    needed = max(wanted.train, wanted.test) if wanted.test_tasks_seen else wanted.train + wanted.test
+    needed = (
+        max(wanted.train, wanted.test) if wanted.test_tasks_seen else wanted.train + wanted.test
+    )
     if needed > len(finite):
         raise StageError(
             f"collect.tasks: {family.spec.name} has {len(finite)} tasks, {needed} are asked for"
@@ -152,7 +153,9 @@ def _run_groups(jobs: list[GroupJob], context: StageContext) -> Iterator[int]:
         yield from _watch(futures, counter, stop, context)
 
 
-def _watch(futures: list[Future[None]], counter: Any, stop: Any, context: StageContext) -> Iterator[int]:
+def _watch(
+    futures: list[Future[None]], counter: Any, stop: Any, context: StageContext
+) -> Iterator[int]:
     """Yield the rounds that workers report until all are done, and pass on a wish to stop."""
     seen, pending = 0, set(futures)
     try:
@@ -228,7 +231,9 @@ class Group:
             "history": np.array(self.history).reshape(len(self.history), len(self.job.tasks)),
         }
         if self.learner is not None:
-            arrays |= {f"learner.{k}": v.cpu().numpy() for k, v in self.learner.to_checkpoint().items()}
+            arrays |= {
+                f"learner.{k}": v.cpu().numpy() for k, v in self.learner.to_checkpoint().items()
+            }
         file.save(arrays, {"round": self.round, "starts": self.starts.bit_generator.state})
 
     def restore(self, arrays: dict[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
@@ -258,8 +263,12 @@ class Group:
             self.log, self.family, simulator, trials, actor, self.starts, self._donors(random_round)
         )
         if not np.isfinite(returns).all():
-            task = self.job.index * config.group_size + int(np.flatnonzero(~np.isfinite(returns))[0])
-            raise StageError(f"collect: task {task}, round {self.round}: a reward is NaN or infinite")
+            task = self.job.index * config.group_size + int(
+                np.flatnonzero(~np.isfinite(returns))[0]
+            )
+            raise StageError(
+                f"collect: task {task}, round {self.round}: a reward is NaN or infinite"
+            )
         self.history.append(returns)
         if self.learner is not None and not random_round:
             self._learn(self.learner)
@@ -296,14 +305,15 @@ class Group:
         total: torch.Tensor | None = None
         for _ in range(config.updates_per_iteration):
             metrics = learner.update(self.log.sample(config.batch_size, self.draws))
-            loss = metrics["loss"]
-            total = loss if total is None else total + loss
+            for name, value in metrics.items():
+                if name.endswith("loss"):
+                    total = value if total is None else total + value
         if total is not None and not bool(torch.isfinite(total).all()):
             agent = int(torch.nonzero(~torch.isfinite(total))[0])
             task = self.job.index * config.group_size + agent
             raise DivergenceError(
-                f"collect: the loss of task {task}'s agent is NaN or infinite in round {self.round}; "
-                "the checkpoint of an earlier round is kept, a smaller learning rate may help"
+                f"collect: the loss of task {task}'s agent is NaN or infinite in round "
+                f"{self.round}; the checkpoint of an earlier round is kept, a smaller learning rate may help"
             )
 
 
@@ -337,15 +347,18 @@ def _write(
 ) -> None:
     """The finished logs, one file a task, and the learning curves."""
     spec = family.spec
-    meta = CollectionMeta.of(
-        spec,
+    meta = CollectionMeta(
         family=config.domain,
         tasks_train=split.train,
         tasks_test=split.test,
-        test_tasks_seen=config.tasks.test_tasks_seen,
         start=config.start,
-        behaviour=config.behaviour,
+        behaviour=config.learner.rule if config.behaviour == "learner" else config.behaviour,
         episodes=config.episodes or spec.episodes,
+        horizon=spec.horizon,
+        observation_dim=spec.observation_dim,
+        action_dim=spec.action_dim,
+        n_actions=spec.n_actions,
+        test_tasks_seen=config.tasks.test_tasks_seen,
     )
     write_meta(output, meta)
     curves = []

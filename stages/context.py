@@ -5,6 +5,7 @@ Nothing in here may change a result's bytes; it is left out of fingerprints.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """The user asked to stop; the stage has saved a checkpoint."""
 
 
@@ -27,7 +28,7 @@ class Bar:
             desc=f"{label:<14}",
             unit=f" {unit}",
             disable=quiet,
-            mininterval=0.5,
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,
             dynamic_ncols=True,
         )
 

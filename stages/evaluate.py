@@ -27,8 +27,6 @@ from stages.context import StageContext
 from stages.errors import StageError
 from stages.seeds import numpy_generator
 
-VERSION = 1
-
 
 def evaluate(
     config: EvaluateConfig,

@@ -30,8 +30,6 @@ from stages.context import Interrupted, StageContext
 from stages.errors import StageError
 from stages.seeds import torch_generator
 
-VERSION = 1
-
 Arrays = dict[str, NDArray[np.float32]]
 
 

@@ -17,14 +17,14 @@ def scalar_writer(folder: Path | None) -> Iterator[ScalarWriter]:
         return
     from torch.utils.tensorboard import SummaryWriter  # a second to import: only when wanted
 
-    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder))
 
     def write(row: Mapping[str, float]) -> None:
         for name, value in row.items():
             if name != "step":
-                writer.add_scalar(name, value, int(row["step"]))  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, value, int(row["step"]))
 
     try:
         yield write
     finally:
-        writer.close()  # type: ignore[no-untyped-call]
+        writer.close()

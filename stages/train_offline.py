@@ -35,8 +35,6 @@ from stages.errors import StageError
 from stages.seeds import numpy_generator, torch_generator, torch_seed
 from stages.tensorboard import scalar_writer
 
-VERSION = 1
-
 
 @dataclass(frozen=True)
 class HyperStateTable:
@@ -60,12 +58,16 @@ class HyperStateTable:
             DataError: the store is damaged or larger than `memory_gb`.
         """
         store = HyperStates.open(folder / "hyper_states.zarr")
-        if config.use_belief_rewards and not store.has_belief_rewards:
+        reward = "belief_rewards" if config.use_belief_rewards else "rewards"
+        if reward not in store.names:
             raise StageError(
                 "offline.use_belief_rewards: the hyper-states hold no R+; "
                 "set relabel.belief_rewards to true as well"
             )
-        data = store.load(int(config.memory_gb * 2**30))
+        names = ["observations", "actions", "terminations", reward]
+        budget = int(config.memory_gb * 2**30) // 2  # the table is a copy beside what is read
+        data = store.load([*names, "beliefs"] if config.beliefs else names, budget)
+        data["rewards"] = data.pop(reward)
         lead = data["rewards"].shape[:2]
         trials, steps = lead[0] * lead[1], int(np.prod(data["rewards"].shape[2:]))
         observations = data["observations"]
@@ -78,14 +80,11 @@ class HyperStateTable:
         actions = data["actions"].reshape(trials * steps, -1)
         if actions.dtype.kind in "iu":
             actions = actions[:, 0].astype(np.int64)
-        rewards = data["belief_rewards" if config.use_belief_rewards else "rewards"]
         return cls(
             rows=torch.from_numpy(rows).to(device),
             actions=torch.from_numpy(actions).to(device),
-            rewards=torch.from_numpy(rewards.reshape(-1)).to(device),
-            continues=torch.from_numpy(1.0 - data["terminations"].reshape(-1).astype(np.float32)).to(
-                device
-            ),
+            rewards=torch.from_numpy(data["rewards"].reshape(-1)).to(device),
+            continues=(1.0 - torch.from_numpy(data["terminations"].reshape(-1)).float()).to(device),
             steps=steps,
         )
 
@@ -299,7 +298,8 @@ def _evaluate(training: Training, evaluator: Evaluator, beliefs: bool) -> dict[s
 
 def _note(row: Mapping[str, float], training: Training) -> str:
     score = training.evaluations[-1]["return_mean"] if training.evaluations else float("nan")
-    return f"loss {row['loss']:.3g}, return {score:.1f}"
+    loss = next(value for name, value in row.items() if name.endswith("loss"))
+    return f"loss {loss:.3g}, return {score:.1f}"
 
 
 def _write_curve(path: Path, rows: list[dict[str, float]]) -> None:
