@@ -313,7 +313,8 @@ class Group:
             task = self.job.index * config.group_size + agent
             raise DivergenceError(
                 f"collect: the loss of task {task}'s agent is NaN or infinite in round "
-                f"{self.round}; the checkpoint of an earlier round is kept, a smaller learning rate may help"
+                f"{self.round}; the checkpoint of an earlier round is kept, "
+                "a smaller learning rate may help"
             )
 
 
