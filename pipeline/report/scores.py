@@ -1,0 +1,214 @@
+"""The headline: who collects how much, by policy, by episode and by task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from datasets.errors import DataError
+from pipeline.report import panels
+from pipeline.report.panels import Panel
+from pipeline.report.sources import Float64, Scores
+from pipeline.report.tables import Cell, Share, Table, interval
+from pipeline.statistics import Estimate, estimate
+
+POLICIES: dict[str, tuple[str, str]] = {
+    "agent": ("agent", panels.BLUE),
+    "agent_best": ("agent, best", "#7fb0e6"),
+    "oracle": ("oracle", panels.GREEN),
+    "search": ("scripted search", panels.PURPLE),
+    "blind": ("task-blind", panels.ORANGE),
+    "random": ("random", panels.GREY),
+}
+"""Policies in the order of every table: their name for people and their colour."""
+
+NOTES = {
+    "agent": "agent: the final checkpoint, which is the result.",
+    "agent_best": "agent, best: the best checkpoint during training, chosen on these same test "
+    "tasks, so it flatters.",
+    "oracle": "oracle: a scripted policy that knows the task.",
+    "search": "scripted search: sweeps for the goal at first, then goes straight to it.",
+    "blind": "task-blind: the same update rule on states alone, without beliefs.",
+}
+
+
+@dataclass(frozen=True)
+class PolicyScores:
+    """One policy over all seeds: returns (seeds, tasks, K), success (seeds, tasks) or None."""
+
+    policy: str
+    returns: Float64
+    success: Float64 | None
+
+    @property
+    def sums(self) -> Float64:
+        """Summed return of a trial, (seeds, tasks)."""
+        total: Float64 = self.returns.sum(axis=2)
+        return total
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every seed has the very same numbers: a scripted reference."""
+        return self.policy in ("oracle", "search") or (
+            len(self.returns) > 1 and bool((self.returns == self.returns[0]).all())
+        )
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """Mean and interquartile mean of the summed return, with their intervals over seeds."""
+        return estimate(self.sums[:1] if self.fixed else self.sums)
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is an interval to speak of: several seeds of something that learns."""
+        return len(self.returns) > 1 and not self.fixed
+
+
+def gather(scores: Sequence[Scores]) -> list[PolicyScores]:
+    """Stack the seeds of a run, policy by policy, in the order of `POLICIES`.
+
+    A policy counts only if every seed has it. Raises DataError where seeds differ in their tasks
+    or episodes, since such returns must not be averaged.
+    """
+    first = scores[0]
+    for other in scores[1:]:
+        if not np.array_equal(other.tasks, first.tasks):
+            raise DataError("the seeds of this run were evaluated on different tasks")
+        if other.returns["agent"].shape != first.returns["agent"].shape:
+            raise DataError("the seeds of this run differ in their number of episodes")
+    common = set.intersection(*(set(one.returns) for one in scores))
+    order = [p for p in POLICIES if p in common] + sorted(common - set(POLICIES))
+    return [
+        PolicyScores(
+            policy,
+            np.stack([one.returns[policy] for one in scores]),
+            np.stack([one.success[policy] for one in scores])
+            if all(policy in one.success for one in scores)
+            else None,
+        )
+        for policy in order
+    ]
+
+
+def label(policy: str) -> str:
+    """A policy's name for people."""
+    return POLICIES.get(policy, (policy.replace("_", " "), ""))[0]
+
+
+def colour(policy: str) -> str:
+    """A policy's colour in every figure."""
+    return POLICIES.get(policy, ("", panels.GREY))[1]
+
+
+def protocol_line(scores: Scores, seeds: int) -> str:
+    """How the numbers were made, in one line; it stands under every table."""
+    protocol = scores.protocol
+    count = protocol.get("task_count", len(scores.tasks))
+    seen = "seen in training" if protocol.get("test_tasks_seen") else "held out"
+    return (
+        f"Protocol: {count} test tasks ({seen}), start {protocol.get('start', '?')}, "
+        f"{protocol.get('episodes', '?')} episodes of {protocol.get('horizon', '?')} steps from "
+        f"the prior, {protocol.get('policy', 'deterministic')} policy, "
+        f"{protocol.get('checkpoint', 'final')} checkpoint, {seeds} seed{'s' * (seeds != 1)}."
+    )
+
+
+def headline_table(title: str, policies: Sequence[PolicyScores], protocol: str) -> Table:
+    """Return of a trial (mean, IQM, interval), return per episode and success, by policy."""
+    episodes = policies[0].returns.shape[2]
+    rows: list[tuple[Cell, ...]] = []
+    for scores in policies:
+        summary = scores.estimate
+        success = None if scores.success is None else Share(scores.success.mean())
+        per_episode = scores.returns.mean(axis=(0, 1))
+        rows.append(
+            (
+                label(scores.policy),
+                summary.mean,
+                summary.iqm,
+                interval(summary.low, summary.high) if scores.varies else None,
+                *(float(x) for x in per_episode),
+                success,
+            )
+        )
+    columns = ("policy", "return", "IQM", "95 % of IQM")
+    return Table(
+        "scores",
+        title,
+        protocol,
+        (*columns, *(f"ep. {k + 1}" for k in range(episodes)), "success"),
+        tuple(rows),
+        tuple(NOTES[s.policy] for s in policies if s.policy in NOTES),
+    )
+
+
+def task_table(policies: Sequence[PolicyScores], tasks: Float64, protocol: str) -> Table:
+    """Summed return of every test task by policy, averaged over seeds."""
+    means = [scores.sums.mean(axis=0) for scores in policies]
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (index, " ".join(f"{x:.4g}" for x in task), *(float(mean[index]) for mean in means))
+        for index, task in enumerate(tasks)
+    )
+    columns = ("task", "parameters", *(label(scores.policy) for scores in policies))
+    title = "Return of a trial, task by task"
+    return Table("tasks", title, protocol, columns, rows, folded=len(rows) > 12)
+
+
+def episode_panel(policies: Sequence[PolicyScores]) -> Panel:
+    """Return by episode index: bars are means, points are single tasks (mean over seeds)."""
+    width = 0.82 / len(policies)
+    rng = np.random.default_rng(0)  # only moves points sideways
+
+    def plot(axes: Axes) -> None:
+        episodes = np.arange(policies[0].returns.shape[2])
+        for index, scores in enumerate(policies):
+            at = episodes + (index - (len(policies) - 1) / 2) * width
+            by_task = scores.returns.mean(axis=0)  # (tasks, K)
+            tint = colour(scores.policy)
+            axes.bar(at, by_task.mean(axis=0), 0.92 * width, color=tint, label=label(scores.policy))
+            scatter = at + 0.55 * width * (rng.random(by_task.shape) - 0.5)
+            axes.plot(
+                scatter.ravel(), by_task.ravel(), "o", ms=1.8, color="#000000", alpha=0.35, mew=0
+            )
+        axes.set_xticks(episodes, [f"episode {k + 1}" for k in episodes])
+        axes.grid(axis="x", visible=False)
+        axes.axhline(0, color="#000000", linewidth=0.8)
+        axes.set_ylabel("return")
+        panels.legend_above(axes, right=False)
+
+    caption = (
+        "Return of each episode of a trial. Bars are means over test tasks and seeds; points are "
+        "tasks. An agent that explores well pays in the first episode and is paid back later."
+    )
+    return panels.draw("returns_per_episode", caption, plot, (6.4, 3.5))
+
+
+def task_panel(policies: Sequence[PolicyScores]) -> Panel:
+    """Summed return task by task, sorted by the oracle's: where the agent falls short."""
+    shown = [s for s in policies if s.policy in ("agent", "oracle", "search", "blind")]
+    reference = next((s for s in shown if s.policy == "oracle"), shown[0])
+    order = np.argsort(reference.sums.mean(axis=0), kind="stable")
+
+    def plot(axes: Axes) -> None:
+        at = np.arange(len(order))
+        for scores in shown:
+            sums = scores.sums[:, order]  # (seeds, tasks)
+            tint = colour(scores.policy)
+            if scores.varies:
+                axes.vlines(at, sums.min(axis=0), sums.max(axis=0), color=tint, alpha=0.5)
+            axes.plot(at, sums.mean(axis=0), "o", ms=4, color=tint, label=label(scores.policy))
+        axes.set_xlabel(f"test tasks, by the return of the {label(reference.policy)}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylabel("return of a trial")
+        panels.legend_above(axes, right=False)
+
+    caption = (
+        "Summed return of a trial on every test task; bars span the seeds. A point far under the "
+        "oracle's is a task that the agent does not find."
+    )
+    return panels.draw("returns_per_task", caption, plot, (6.4, 3.5))

@@ -1,0 +1,99 @@
+"""A table once, shown thrice: as HTML, as CSV and as aligned text in the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+
+Cell = str | float | int | None
+
+
+class Share(float):
+    """A fraction in [0, 1] that people read as a percentage."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns, with the protocol that its numbers were made by."""
+
+    name: str  # the CSV's file name, without its ending
+    title: str
+    protocol: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    folded: bool = False  # on the page, shown only when asked for
+
+    def csv_text(self) -> str:
+        """Numbers at six significant digits; the protocol stands in every row's last column."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*self.columns, "protocol"])
+        for row in self.rows:
+            writer.writerow([*(_exact(cell) for cell in row), self.protocol])
+        return stream.getvalue()
+
+    def cells(self) -> list[list[str]]:
+        """Every cell as people read it: one number of decimals a column, a dash for nothing."""
+        columns = [_column([row[i] for row in self.rows]) for i in range(len(self.columns))]
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers or intervals, and so stand to the right."""
+        return [
+            all(
+                cell is None or isinstance(cell, int | float) or cell.startswith("[")
+                for cell in (row[i] for row in self.rows)
+            )
+            for i in range(len(self.columns))
+        ]
+
+    def plain_text(self) -> str:
+        """Aligned text for a terminal: title, columns, rows, protocol, notes."""
+        lines = [list(self.columns), *self.cells()]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        right = self.numeric()
+        printed = [
+            "  ".join(
+                cell.rjust(width) if to_right else cell.ljust(width)
+                for cell, width, to_right in zip(line, widths, right, strict=True)
+            ).rstrip()
+            for line in lines
+        ]
+        rule = "─" * max(len(line) for line in printed)
+        head, body = printed[0], printed[1:]
+        return "\n".join([self.title, rule, head, rule, *body, rule, self.protocol, *self.notes])
+
+
+def interval(low: float | None, high: float | None) -> str | None:
+    """A confidence interval as a cell, None where there is none."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    decimals = _decimals([low, high])
+    return f"[{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def _decimals(values: list[float]) -> int:
+    largest = max((abs(value) for value in values), default=0.0)
+    return 1 if largest >= 10 else 2
+
+
+def _column(cells: list[Cell]) -> list[str]:
+    decimals = _decimals([cell for cell in cells if isinstance(cell, float)])
+    return [_shown(cell, decimals) for cell in cells]
+
+
+def _shown(cell: Cell, decimals: int) -> str:
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+        return "–"
+    if isinstance(cell, Share):
+        return f"{100 * cell:.0f} %"
+    return f"{cell:.{decimals}f}" if isinstance(cell, float) else str(cell)
+
+
+def _exact(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.6g}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,48 @@
+"""Tables: one content, three renderings."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from pipeline.report.tables import Share, Table, interval
+
+
+def table() -> Table:
+    return Table(
+        "scores",
+        "Scores",
+        "Protocol: 5 tasks.",
+        ("policy", "return", "interval", "solved"),
+        (("agent", 36.125, interval(35.01, 37.9), Share(0.952)), ("oracle", 44.3, None, None)),
+        ("A note.",),
+    )
+
+
+def test_text_is_aligned_and_carries_protocol_and_notes() -> None:
+    lines = table().plain_text().splitlines()
+    assert lines[0] == "Scores"
+    assert lines[2] == "policy  return      interval  solved"
+    assert lines[4] == "agent     36.1  [35.0, 37.9]    95 %"
+    assert lines[5] == "oracle    44.3             –       –"
+    assert lines[-2:] == ["Protocol: 5 tasks.", "A note."]
+
+
+def test_csv_keeps_precision_and_names_the_protocol_in_every_row() -> None:
+    rows = list(csv.DictReader(io.StringIO(table().csv_text())))
+    assert [row["return"] for row in rows] == ["36.125", "44.3"]
+    assert rows[0]["solved"] == "0.952"
+    assert rows[1]["interval"] == ""
+    assert {row["protocol"] for row in rows} == {"Protocol: 5 tasks."}
+
+
+def test_small_numbers_get_two_decimals_and_nan_a_dash() -> None:
+    small = Table("t", "T", "P", ("a", "b"), ((1.234, float("nan")), (-0.5, 2.0)))
+    assert small.cells() == [["1.23", "–"], ["-0.50", "2.00"]]
+    assert small.numeric() == [True, True]
+
+
+def test_interval_of_nothing_is_nothing() -> None:
+    assert interval(None, 1.0) is None
+    assert interval(float("nan"), 1.0) is None
+    assert interval(0.5, 0.75) == "[0.50, 0.75]"
