@@ -41,7 +41,7 @@ def check_finite(array: AnyArray, where: str, noun: str, horizon: int | None = N
     """Refuse NaN and Inf in a float array; other types pass.
 
     Args:
-        array: (trials, K, H or H+1, ...), or (trials, T+1, ...) if `horizon` is None.
+        array: not empty; (trials, K, H or H+1, ...), or (trials, T+1, ...) if `horizon` is None.
         where: e.g. "task 3".
         noun: one element's name, e.g. "reward".
         horizon: H.
@@ -49,7 +49,7 @@ def check_finite(array: AnyArray, where: str, noun: str, horizon: int | None = N
     Raises:
         DataError: e.g. "task 3, trial 17, step 42: reward is NaN".
     """
-    if array.dtype.kind != "f" or not array.size:
+    if array.dtype.kind != "f":
         return
     if np.isfinite(array.min()) and np.isfinite(array.max()):
         return
@@ -62,7 +62,7 @@ def check_actions(actions: AnyArray, where: str, n_actions: int | None = None) -
     """Refuse actions out of bounds: [-1, 1] if continuous, 0 .. n_actions - 1 if discrete.
 
     Args:
-        actions: (trials, K, H, act) f4 or int64, finite.
+        actions: (trials, K, H, act) f4 or int64, finite and not empty.
         where: e.g. "task 3".
         n_actions: None if continuous; discrete actions are then only checked to be >= 0.
 
@@ -72,8 +72,6 @@ def check_actions(actions: AnyArray, where: str, n_actions: int | None = None) -
     discrete = actions.dtype.kind == "i"
     if n_actions is not None and not discrete:
         raise DataError(f"{where}: actions are {actions.dtype}; n_actions {n_actions} needs int64")
-    if not actions.size:
-        return
     low: float = 0 if discrete else -1
     high: float = 1
     if discrete:

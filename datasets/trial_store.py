@@ -124,7 +124,7 @@ def from_rows(file: FlatFile, episodes: int, horizon: int) -> Trials:
     if names != needed:
         raise DataError(f"{file.path} has data sets {sorted(names)}, but needs {sorted(needed)}")
     total = file.shape("rewards")[0]
-    for name in file.names:
+    for name in sorted(file.names):
         if file.shape(name)[:1] != (total,) or total % steps or not total:
             raise DataError(
                 f"{file.path}: {name} of shape {file.shape(name)}, but rewards have {total} rows "
@@ -155,11 +155,10 @@ def join_observations(before: AnyArray, after: AnyArray, where: str) -> AnyArray
         raise DataError(
             f"{where}: observations of shape {before.shape}, next_observations of {after.shape}"
         )
-    same = after[:, :, :-1] == before[:, :, 1:]
-    if not same.all():
-        odd = np.argwhere(~(same | np.isnan(before[:, :, 1:])))
-        if len(odd):
-            trial, episode, step = odd[0][:3]
+    inner, following = after[:, :, :-1], before[:, :, 1:]
+    if not np.array_equal(inner, following):
+        odd = np.argwhere((inner != following) & ~np.isnan(following))  # NaN: validate tells
+        for trial, episode, step, *_ in odd[:1]:
             raise DataError(
                 f"{where}: trial {trial}, step {episode * before.shape[2] + step}: "
                 "the next observation is not the observation of the following step"

@@ -23,6 +23,7 @@ from datasets.trial_store import read_trials, task_path, write_meta, write_trial
 Arrays = dict[str, np.ndarray]
 Reader = Callable[[], Arrays]
 FLIPS = 200
+LAYOUT = HyperStateLayout(2, 4, 2, 3, 2, 1, 2)
 
 
 def same(found: Arrays, wanted: Arrays) -> bool:
@@ -55,8 +56,8 @@ def trial_folder(tmp_path: Path, make_trials: Any, make_meta: Any) -> tuple[Path
 
 
 @pytest.fixture
-def store(tmp_path: Path, make_store: Any, small_layout: HyperStateLayout) -> tuple[Path, Reader]:
-    path = make_store(tmp_path / "x.zarr", small_layout)
+def store(tmp_path: Path, make_store: Any) -> tuple[Path, Reader]:
+    path = make_store(tmp_path / "x.zarr", LAYOUT)
     return path, lambda: HyperStates.open(path).load()
 
 
@@ -139,7 +140,7 @@ def test_every_missing_file_is_refused(store: tuple[Path, Reader]) -> None:
         (path.parent / "away").rename(path / name)
 
 
-@pytest.mark.parametrize("extra", ["beliefs/c.3.0.0.0", "beliefs/c.0.1.0.0", "goal", "beliefs/x/y"])
+@pytest.mark.parametrize("extra", ["beliefs/c.2.0.0.0", "beliefs/c.0.1.0.0", "goal", "beliefs/x/y"])
 def test_an_extra_file_is_refused(store: tuple[Path, Reader], extra: str) -> None:
     path, read = store
     (path / extra).parent.mkdir(exist_ok=True)
@@ -159,10 +160,10 @@ def test_swapped_chunks_are_refused(store: tuple[Path, Reader]) -> None:
 
 
 def test_a_chunk_of_another_store_is_refused(
-    store: tuple[Path, Reader], tmp_path: Path, make_store: Any, small_layout: HyperStateLayout
+    store: tuple[Path, Reader], tmp_path: Path, make_store: Any
 ) -> None:
     path, read = store
-    other = make_store(tmp_path / "other.zarr", small_layout, seed=7)
+    other = make_store(tmp_path / "other.zarr", LAYOUT, seed=7)
     shutil.copy(other / "beliefs/c.1.0.0.0", path / "beliefs/c.1.0.0.0")
     with pytest.raises(DataError, match="another chunk's file"):
         read()

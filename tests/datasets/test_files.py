@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,14 @@ def test_a_fail_point_kills_at_the_hit_asked_for(wanted: str, hits: int) -> None
     )
     assert len(done.stdout.split()) == hits
     assert done.returncode == (0 if hits == 5 else -signal.SIGKILL)
+
+
+def test_a_fail_point_sends_sigkill_to_itself_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *call: sent.append(call))
+    monkeypatch.setattr(files, "_hits", Counter())
+    monkeypatch.setenv("OMRL_FAIL", "point:2")
+    for _ in range(3):
+        files.fail_point("other")
+        files.fail_point("point")
+    assert sent == [(os.getpid(), signal.SIGKILL)]

@@ -152,6 +152,12 @@ def test_a_chunk_never_written_is_refused(tmp_path: Path) -> None:
         read_all(path)
 
 
+def test_a_contiguous_data_set_is_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["a"] = ARRAYS["a"]
+    np.testing.assert_array_equal(read_all(tmp_path / "x.h5")["a"], ARRAYS["a"])
+
+
 def test_what_is_not_hdf5_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.h5 is missing"):
         read_all(tmp_path / "x.h5")

@@ -210,7 +210,10 @@ def test_a_file_of_another_collection_is_noticed(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rewards": np.zeros(23, np.float32)}, r"shape \(24, \d\), but rewards have 23 rows"),
+        (
+            {"rewards": np.zeros(23, np.float32)},
+            r"actions of shape \(24, 2\), but rewards have 23 rows",
+        ),
         ({"rewards": np.zeros((0,), np.float32)}, "but rewards have 0 rows"),
         ({"actions": np.zeros((8, 2), np.float32)}, r"actions of shape \(8, 2\), but rewards"),
         ({"actions": np.zeros((24, 2))}, "actions of dtype float64, but float32 or int64"),
@@ -268,6 +271,18 @@ def test_observations_must_continue_inside_an_episode(
         file["next_observations"][9, 1] += 1
     with pytest.raises(DataError, match="trial 1, step 1: the next observation is not the observ"):
         read_trials(tmp_path, 0, meta)
+
+
+def test_nan_observations_in_a_file_are_called_nan(
+    tmp_path: Path, make_trials: Any, make_meta: Any
+) -> None:
+    trials = make_trials()
+    write_trials(tmp_path, make_meta(trials), 0, trials)
+    with h5py.File(task_path(tmp_path, 0), "r+") as file:
+        file["observations"][9] = np.nan
+        file["next_observations"][8] = np.nan
+    with pytest.raises(DataError, match="trial 1, step 1: observation is NaN"):
+        read_trials(tmp_path, 0, make_meta(trials))
 
 
 def test_a_failed_write_leaves_the_earlier_files(
