@@ -6,6 +6,7 @@ import argparse
 import difflib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:
         code = exit_code(error)
-        if code is None:
+        if code is None or os.environ.get("OMRL_TRACEBACK"):
             raise
         tell("interrupted" if code == INTERRUPTED else f"omrl: {sentence(error)}")
         return code

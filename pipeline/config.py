@@ -34,9 +34,6 @@ class RunConfig(BaseModel):
     def _sections_fit_each_other(self) -> RunConfig:
         if self.offline.use_belief_rewards and not self.relabel.belief_rewards:
             raise _misfit("offline.use_belief_rewards", "needs relabel.belief_rewards: true")
-        model = self.vae.model
-        if not (model.reward_decoder.enabled or model.state_decoder.enabled):
-            raise _misfit("vae.model", "has neither a reward decoder nor a state decoder enabled")
         relabelling = self.vae.relabelling
         needs_others = relabelling.enabled and relabelling.donors == "other-tasks"
         if needs_others and self.collect.tasks.train < 2:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import DataError
-from datasets.files import digest_file, list_files, read_json
+from datasets.files import digest_file, json_bytes, list_files, read_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -122,7 +122,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise DataError(f"{path} is not a manifest of format {FORMAT}")
     body = {key: value for key, value in document.items() if key != "seal"}
-    if document.get("seal") != _sha256(body):
+    if document.get("seal") != _sha256(body) or path.read_bytes() != json_bytes(document):
         raise DataError(f"{path} was edited after it was sealed")
     try:
         manifest = _from_json(body)

@@ -111,10 +111,17 @@ def _load(preset: str, root: Path) -> Document:
     return _over_base([(document, SECTIONS)], root, ())
 
 
-def _load_preset(name: str, root: Path, above: tuple[str, ...]) -> Document:
-    checked_name(name, "preset")
+def _load_preset(
+    name: str, root: Path, above: tuple[str, ...], asker: Origin | None = None
+) -> Document:
+    """A preset with all that it extends; `asker` is the line that extends it."""
+    where = f"{asker}: " if asker is not None else ""
     if name in above:
-        raise ConfigError(f"preset {name!r} extends itself: {' > '.join((*above, name))}")
+        raise ConfigError(f"{where}preset {name!r} extends itself: {' > '.join((*above, name))}")
+    try:
+        checked_name(name, "preset")
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from error
     fragments = []
     for folder, sections in FOLDERS.items():
         path = root / folder / f"{name}.yaml"
@@ -122,7 +129,7 @@ def _load_preset(name: str, root: Path, above: tuple[str, ...]) -> Document:
             fragments.append((read_document(path, f"{folder}/{name}.yaml"), sections))
     if not fragments:
         hint = did_you_mean(name, preset_names(root))
-        raise ConfigError(f"unknown preset {printable(name)}; {hint}")
+        raise ConfigError(f"{where}unknown preset {printable(name)}; {hint}")
     return _over_base(fragments, root, (*above, name))
 
 
@@ -143,14 +150,7 @@ def _over_base(
                 raise ConfigError(f"{origin}: extends {name!r}, but {base[1]} extends {base[0]!r}")
             base = base or (name, origin)
         own.append(document)
-    merged = Document({}, {})
-    if base is not None:
-        try:
-            merged = _load_preset(base[0], root, above)
-        except ConfigError as error:
-            if str(error).startswith(("unknown preset", "preset")):
-                raise ConfigError(f"{base[1]}: {error}") from error
-            raise
+    merged = _load_preset(base[0], root, above, base[1]) if base is not None else Document({}, {})
     for document in own:
         _merge(merged, document)
     return merged

@@ -45,7 +45,7 @@ def _words(detail: ErrorDetails, path: Path_) -> str:
         return detail["msg"]
     message = detail["msg"].partition(", got ")[0]
     if not message.startswith("Input should be "):
-        return f"{key}: {message}"
+        return f"{key}: {message.removeprefix('Value error, ')}"
     expected = message.removeprefix("Input should be ")
     for theirs, ours in _PLAINER.items():
         expected = expected.replace(theirs, ours)
