@@ -12,6 +12,9 @@ from pipeline.report import panels
 from pipeline.report.panels import Panel
 from pipeline.report.sources import Float64
 
+Bins = tuple[Float64, Float64, NDArray[np.int64]]
+"""Mean prediction, mean truth and count of every bin that is not empty, (bins,) each."""
+
 _BINS = 10
 
 
@@ -96,11 +99,10 @@ def prediction_panels(rewards: Float64, predictions: Float64, horizon: int) -> l
         panels.draw(
             "reward_error", "Mean over held-out trials; it falls as the belief learns.", errors
         ),
-        _agreement_panel(rewards, predictions),
     ]
 
 
-def _agreement_panel(rewards: Float64, predictions: Float64) -> Panel:
+def agreement_panel(rewards: Float64, predictions: Float64) -> Panel:
     """Mean truth in bins of the prediction: on the diagonal, predictions mean what they say."""
     predicted, observed, counts = reliability(predictions, rewards)
 
@@ -116,6 +118,45 @@ def _agreement_panel(rewards: Float64, predictions: Float64) -> Panel:
         "the dashed line, a prediction is right on average."
     )
     return panels.draw("reward_agreement", caption, plot)
+
+
+def calibration_panel(name: str, bins: Bins, truth: str) -> Panel:
+    """Reliability of probabilities, with the expected calibration error."""
+    predicted, observed, counts = bins
+    error = float(np.abs(predicted - observed) @ counts / counts.sum())
+
+    def plot(axes: Axes) -> None:
+        _diagonal(axes, np.array([0.0, 1.0]))
+        _draw_reliability(axes, predicted, observed, counts)
+        axes.set_xlabel("decoded probability")
+        axes.set_ylabel(truth)
+        axes.set_title(f"{name}: calibration error {error:.3f}")
+
+    caption = (
+        "Bins of the decoded probability on held-out trials; the larger a dot, the more often. "
+        "The calibration error is the mean distance from the dashed line."
+    )
+    return panels.draw(f"calibration_{name.lower()}", caption, plot)
+
+
+def gap_panel(decoded: Float64, exact: Float64, horizon: int) -> Panel:
+    """Distance of the decoded from the exact posterior, (trials, T + 1, cells) both."""
+    gaps = np.abs(decoded - exact).mean(axis=2)  # (trials, T + 1)
+
+    def plot(axes: Axes) -> None:
+        steps = np.arange(gaps.shape[1])
+        axes.fill_between(
+            steps, *np.quantile(gaps, [0.1, 0.9], axis=0), color=panels.BLUE, alpha=0.16, lw=0
+        )
+        axes.plot(steps, gaps.mean(axis=0), color=panels.BLUE)
+        _mark_episodes(axes, horizon, len(steps) - 1)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("step of the trial")
+        axes.set_ylabel("mean |decoded - exact|")
+        axes.set_title(f"Distance to the exact posterior: {gaps.mean():.3f}")
+
+    caption = "Mean over cells and held-out trials (band: 10 % to 90 % of trials)."
+    return panels.draw("posterior_gap", caption, plot)
 
 
 def map_panels(decoded: Float64, exact: Float64, horizon: int) -> list[Panel]:
@@ -138,42 +179,22 @@ def map_panels(decoded: Float64, exact: Float64, horizon: int) -> list[Panel]:
     return drawn
 
 
-def calibration_panel(decoded: Float64, exact: Float64, error: float) -> Panel:
-    """Reliability of decoded goal probabilities against the exact posterior, (..., cells) both."""
-    predicted, observed, counts = reliability(decoded, exact)
+def reliability(
+    predicted: Float64, truth: Float64, ends: tuple[float, float] | None = None
+) -> Bins:
+    """Mean prediction, mean truth and count in ten equal bins of the prediction; empty ones out.
 
-    def plot(axes: Axes) -> None:
-        _diagonal(axes, np.array([0.0, 1.0]))
-        _draw_reliability(axes, predicted, observed, counts)
-        axes.set_xlabel("decoded probability of the goal")
-        axes.set_ylabel("exact probability, mean")
-        axes.set_title(f"Calibration error {error:.3f}")
-
-    caption = (
-        "Decoded probability that a cell is the goal against the exact Bayes posterior, over all "
-        "cells and steps of held-out trials. The calibration error is the mean distance from the "
-        "dashed line, weighted by how often a bin occurs."
-    )
-    return panels.draw("calibration", caption, plot)
-
-
-def reliability(predicted: Float64, truth: Float64) -> tuple[Float64, Float64, NDArray[np.int64]]:
-    """Mean prediction, mean truth and count in ten equal bins of the prediction; empty ones out."""
+    `ends` are the bins' outer ends, by default the smallest and the largest prediction.
+    """
     flat, target = predicted.ravel().astype(np.float64), truth.ravel().astype(np.float64)
-    low, high = flat.min(), flat.max()
+    low, high = ends or (flat.min(), flat.max())
     scaled = (flat - low) / max(high - low, 1e-12)
-    bins = np.minimum((scaled * _BINS).astype(np.int64), _BINS - 1)
+    bins = np.clip((scaled * _BINS).astype(np.int64), 0, _BINS - 1)
     counts = np.bincount(bins, minlength=_BINS)
     used = counts > 0
     mean_predicted = np.bincount(bins, flat, _BINS)[used] / counts[used]
     mean_truth = np.bincount(bins, target, _BINS)[used] / counts[used]
     return mean_predicted, mean_truth, counts[used]
-
-
-def calibration_error(decoded: Float64, exact: Float64) -> float:
-    """Expected calibration error: mean |prediction - truth| over bins, weighted by their counts."""
-    predicted, observed, counts = reliability(decoded, exact)
-    return float(np.abs(predicted - observed) @ counts / counts.sum())
 
 
 def _deviation(beliefs: NDArray[np.float32]) -> Float64:

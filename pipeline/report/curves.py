@@ -16,6 +16,12 @@ from pipeline.report.sources import Curves, Float64
 _SHARE = re.compile(r"^(train|validation)_(.+)$|^(.+)_(train|validation)$")
 _SPREAD = re.compile(r"^(.+)_(mean|median|p10|p90|min|max)$")
 _EPISODE = re.compile(r"^(?:return_)?episode_(\d+)$")
+_TITLES = {
+    "rec_reward": "reward reconstruction",
+    "rec_state": "state reconstruction",
+    "kl": "KL",
+    "q": "Q",
+}
 _MOST_POINTS = 400
 _DASHES = ("--", ":", "-.")
 _BANDS = (("p10", "p90"), ("min", "max"))
@@ -27,8 +33,8 @@ CAPTIONS: dict[str, str] = {
     "collection_return": "Return of a trial on an agent's own task; band: 10 % to 90 % of tasks.",
     "vae_loss": "Negative ELBO of a trial: a sum over posteriors and decoded steps.",
     "vae_kl": "KL from each posterior to the one before it, summed along the trial.",
-    "vae_reward": "Reward reconstruction, summed over posteriors and decoded steps.",
-    "vae_state": "State reconstruction, summed over posteriors and decoded steps.",
+    "vae_rec_reward": "Reward reconstruction, summed over posteriors and decoded steps.",
+    "vae_rec_state": "State reconstruction, summed over posteriors and decoded steps.",
 }
 """What needs saying about a quantity, by panel; the others' titles say it."""
 
@@ -85,7 +91,7 @@ def _panel(
 ) -> Panel:
     """One quantity; `variants` maps its variants (train, p10, ...) to columns."""
     lines = [v for v in variants if v not in _NO_LINE] or list(variants)
-    title = group.replace("_", " ")
+    title = _TITLES.get(group, group.replace("_", " "))
 
     def plot(axes: Axes) -> None:
         for bottom, top in _BANDS:

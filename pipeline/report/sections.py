@@ -11,7 +11,7 @@ from pipeline.report.curves import Reference, curve_panels
 from pipeline.report.page import Section, Tile
 from pipeline.report.panels import Panel
 from pipeline.report.scores import PolicyScores
-from pipeline.report.sources import Curves, SeedOutputs
+from pipeline.report.sources import Arrays, Curves, SeedOutputs
 from pipeline.report.tables import Table
 
 _UPDATES = "gradient steps"
@@ -96,13 +96,7 @@ def belief_section(family: TaskFamily, seeds: Sequence[SeedOutputs]) -> Section:
         found.append(beliefs.tightening_panel(tracked, horizon))
     if "beliefs" in own.rollouts:
         found.append(beliefs.belief_map_panel(own.rollouts["beliefs"], own.scores.tasks))
-    diagnostics = own.diagnostics
-    if {"rewards", "reward_predictions"} <= set(diagnostics):
-        pair = (diagnostics["rewards"], diagnostics["reward_predictions"])
-        found += beliefs.prediction_panels(*pair, horizon)
-    if set(diagnostics) >= _CELLS:
-        cells = (diagnostics["cell_probabilities"], diagnostics["posterior"])
-        found.append(beliefs.calibration_panel(*cells, beliefs.calibration_error(*cells)))
+    found += _prediction_panels(own.diagnostics, horizon)
     return Section(
         "beliefs",
         "Beliefs",
@@ -110,6 +104,26 @@ def belief_section(family: TaskFamily, seeds: Sequence[SeedOutputs]) -> Section:
         "trial. Predictions are decoded on trials that the training did not see.",
         panels=tuple(found),
     )
+
+
+def _prediction_panels(diagnostics: Arrays, horizon: int) -> list[Panel]:
+    """Predicted rewards, and where they are probabilities, how well these are calibrated."""
+    found: list[Panel] = []
+    if {"rewards", "reward_predictions"} <= set(diagnostics):
+        pair = (diagnostics["rewards"], diagnostics["reward_predictions"])
+        found += beliefs.prediction_panels(*pair, horizon)
+        if "reliability_predicted" not in diagnostics:
+            found.append(beliefs.agreement_panel(*pair))
+    if "reliability_predicted" in diagnostics:
+        predicted = diagnostics["reliability_predicted"]
+        bins = (predicted, diagnostics["reliability_observed"], diagnostics["reliability_counts"])
+        found.append(beliefs.calibration_panel("Reward", bins, "share of high rewards"))
+    if set(diagnostics) >= _CELLS:
+        decoded, exact = diagnostics["cell_probabilities"], diagnostics["posterior"]
+        bins = beliefs.reliability(decoded, exact, (0.0, 1.0))
+        found.append(beliefs.calibration_panel("Goal", bins, "exact probability, mean"))
+        found.append(beliefs.gap_panel(decoded, exact, horizon))
+    return found
 
 
 def map_section(family: TaskFamily, seeds: Sequence[SeedOutputs]) -> Section:

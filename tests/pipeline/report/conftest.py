@@ -134,6 +134,9 @@ def _write_diagnostics(
         "rewards": truth,
         "reward_predictions": (truth * trust + 0.05 * rng.normal(size=truth.shape)).astype("f4"),
     }
+    if family.spec.binary_reward:
+        bins = {"predicted": [0.02, 0.5, 0.96], "observed": [0.01, 0.6, 0.99], "counts": [90, 5, 9]}
+        arrays |= {f"reliability_{name}": np.array(values) for name, values in bins.items()}
     if family.spec.cells:
         cells = family.cell(observations[:, :, 1:]).reshape(count, steps)
         exact = family.posterior(cells, truth)  # type: ignore[attr-defined]

@@ -117,12 +117,20 @@ def test_reliability_bins_are_means() -> None:
     np.testing.assert_allclose(means, [0.02, 0.975])
     np.testing.assert_allclose(observed, [0.1, 0.75])
     assert counts.tolist() == [2, 2]
-    assert beliefs.calibration_error(predicted, truth) == pytest.approx((0.08 + 0.225) / 2)
+    lowest, _, _ = beliefs.reliability(predicted, truth, (-10.0, 10.0))
+    assert lowest.tolist() == [pytest.approx(0.4975)]
 
 
 def test_an_exact_decoder_has_no_calibration_error() -> None:
     exact = np.random.default_rng(0).dirichlet(np.ones(25), size=(4, 7))
-    assert beliefs.calibration_error(exact, exact) == pytest.approx(0, abs=1e-12)
+    bins = beliefs.reliability(exact, exact, (0.0, 1.0))
+    title = beliefs.calibration_panel("Goal", bins, "truth").figure.axes[0].get_title("left")
+    assert title == "Goal: calibration error 0.000"
+
+
+def test_a_constant_prediction_has_one_bin() -> None:
+    means, observed, counts = beliefs.reliability(np.full(5, 0.3), np.arange(5.0))
+    assert (means.tolist(), observed.tolist(), counts.tolist()) == ([0.3], [2.0], [5])
 
 
 def test_the_telling_trial_is_open_long_and_ends_certain() -> None:
