@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.config import EncoderConfig
 from models.inputs import InputEmbedding, action_features
 from models.layers import gru, linear
+from models.recurrence import run_gru
 
 
 class BeliefEncoder(nn.Module):
@@ -53,7 +54,7 @@ class BeliefEncoder(nn.Module):
         if `sees_observation`; returns (B, T + 1, 2L), the learned prior first.
         """
         features = self._embed(actions, rewards, next_observations, observations)
-        hidden, _ = self.gru(features)
+        hidden = run_gru(self.gru, features)
         hidden = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
         beliefs: Tensor = self.heads(hidden)
         return beliefs

@@ -84,11 +84,25 @@ class EnsembleMLP(nn.Module):
         groups = inputs.shape[0]
         if groups != self.members:
             inputs = inputs.repeat(self.members // groups, 1, 1)
-        parameters = [*self.weights, *self.biases]
+        parameters: list[Tensor] = [*self.weights, *self.biases]
+        if not torch.is_grad_enabled():  # targets and acting: no bookkeeping
+            return _evaluate(inputs, parameters)[-1].transpose(1, 2)
         if frozen:
-            parameters = [parameter.detach() for parameter in parameters]  # type: ignore[misc]
+            parameters = [parameter.detach() for parameter in parameters]
         outputs: Tensor = _Perceptron.apply(inputs, *parameters)  # type: ignore[no-untyped-call]
         return outputs
+
+
+def _evaluate(inputs: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Each layer's outputs, (members, features, batch), rectified but for the last one's."""
+    layers = len(parameters) // 2
+    hidden = inputs.transpose(1, 2)
+    outputs = []
+    for weight, bias in zip(parameters[:layers], parameters[layers:], strict=True):
+        if outputs:
+            hidden = outputs[-1].relu_()
+        outputs.append(torch.baddbmm(bias.transpose(1, 2), weight.transpose(1, 2), hidden))
+    return outputs
 
 
 class _Perceptron(torch.autograd.Function):
@@ -97,16 +111,9 @@ class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, inputs: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
         """(members, batch, inputs) to (members, batch, outputs), weights then biases given."""
-        layers = len(parameters) // 2
-        hidden = inputs.transpose(1, 2)
-        activations = []
-        for layer in range(layers):
-            weight, bias = parameters[layer], parameters[layers + layer]
-            hidden = torch.baddbmm(bias.transpose(1, 2), weight.transpose(1, 2), hidden)
-            if layer < layers - 1:
-                activations.append(hidden.relu_())
-        ctx.save_for_backward(inputs, *parameters[:layers], *activations)
-        return hidden.transpose(1, 2)
+        *activations, outputs = _evaluate(inputs, parameters)
+        ctx.save_for_backward(inputs, *parameters[: len(parameters) // 2], *activations)
+        return outputs.transpose(1, 2)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]

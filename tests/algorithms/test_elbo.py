@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from reference_elbo import reference_elbo
 from torch.distributions import Normal, kl_divergence
 
 from algorithms.config import ElboConfig
@@ -16,9 +14,6 @@ from algorithms.pair_loss import blocks
 from models.config import EncoderConfig, RewardDecoderConfig, StateDecoderConfig, VaeModelConfig
 from models.inputs import Transitions
 from models.vae import Vae
-
-sys.path.insert(0, str(Path(__file__).parent))
-from reference_elbo import reference_elbo
 
 B, T, OBS, CELLS, L = 3, 4, 2, 5, 3
 
@@ -91,9 +86,7 @@ def test_elbo_and_gradients_match_the_plain_loop(
     noise = torch.randn(
         B, T + 1, L, generator=torch.Generator().manual_seed(2), dtype=torch.float64
     )
-    config = ElboConfig(
-        kl_weight=0.3, reward_weight=0.7, state_weight=1.9, block_pairs=block_pairs
-    )
+    config = ElboConfig(kl_weight=0.3, reward_weight=0.7, state_weight=1.9, block_pairs=block_pairs)
 
     expected = reference_elbo(vae, batch, noise, config)
     wanted = torch.autograd.grad(expected[0], list(vae.parameters()), allow_unused=True)
@@ -107,3 +100,66 @@ def test_elbo_and_gradients_match_the_plain_loop(
             assert parameter.grad is None, name
         else:
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-8, atol=1e-9)
+
+
+def test_no_gradient_is_kept_without_grad() -> None:
+    vae, batch = make_vae("squared-error", True, False), make_batch(False, "squared-error")
+    noise = torch.zeros(B, T + 1, L, dtype=torch.float64)
+    with torch.no_grad():
+        quiet = elbo(vae, batch, noise, ElboConfig())
+    terms = elbo(vae, batch, noise, ElboConfig())
+    assert not quiet.loss.requires_grad
+    assert not terms.reward.requires_grad
+    for one, other in zip(quiet, terms, strict=True):
+        torch.testing.assert_close(one, other.detach())
+
+
+def test_kl_chain_matches_torch_distributions() -> None:
+    draw = torch.Generator().manual_seed(0)
+    beliefs = torch.randn(B, T + 1, 2 * L, generator=draw, dtype=torch.float64)
+    mean, log_variance = beliefs.chunk(2, -1)
+    posteriors = Normal(mean, (0.5 * log_variance).exp())
+    previous_mean = torch.cat([torch.zeros(B, 1, L), mean[:, :-1]], 1)
+    previous_deviation = torch.cat([torch.ones(B, 1, L), posteriors.stddev[:, :-1]], 1)
+    expected = kl_divergence(posteriors, Normal(previous_mean, previous_deviation)).sum(-1)
+    torch.testing.assert_close(kl_chain(beliefs), expected)
+
+
+def test_kl_gradient_flows_into_both_sides() -> None:
+    beliefs = torch.randn(1, 3, 2 * L, generator=torch.Generator().manual_seed(0))
+    beliefs.requires_grad_()
+    kl_chain(beliefs)[0, 1].backward()
+    assert (beliefs.grad[0, :2] != 0).all()
+    assert (beliefs.grad[0, 2] == 0).all()
+
+
+def test_cell_counts_are_the_explicit_pairs() -> None:
+    batch = make_batch(True, "bernoulli-per-cell")
+    high, low = cell_counts(batch, CELLS)
+    for b in range(B):
+        for cell in range(CELLS):
+            entered = batch.cells[b] == cell
+            assert high[b, cell] == (entered & (batch.targets[b] == 1)).sum()
+            assert low[b, cell] == (entered & (batch.targets[b] == 0)).sum()
+    torch.testing.assert_close((high + low).sum(-1), torch.full((B,), float(T)).double())
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 20, 60, 61, 1000])
+def test_blocks_cover_every_pair_once_within_the_bound(pairs: int) -> None:
+    trials, posteriors, steps = 3, 5, 4
+    seen = torch.zeros(trials, posteriors)
+    for one, part in blocks(trials, posteriors, steps, pairs):
+        size = seen[one, part].numel() * steps
+        assert size <= max(pairs, steps)
+        seen[one, part] += 1
+    assert (seen == 1).all()
+
+
+def test_extreme_logits_stay_finite() -> None:
+    vae, batch = make_vae("bernoulli", False, False), make_batch(False, "bernoulli")
+    with torch.no_grad():
+        vae.reward_decoder.upper[-1].bias.fill_(1e4)
+    terms = elbo(vae, batch, torch.zeros(B, T + 1, L, dtype=torch.float64), ElboConfig())
+    terms.loss.backward()
+    assert torch.isfinite(terms.loss)
+    assert all(torch.isfinite(p.grad).all() for p in vae.parameters() if p.grad is not None)

@@ -1,0 +1,176 @@
+"""Reward relabelling: exact, across tasks, never in place, donors without replacement."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from algorithms.config import RelabellingConfig
+from algorithms.errors import AlgorithmError
+from algorithms.relabelling import (
+    check_relabelling,
+    draw_donors,
+    draw_targets,
+    relabel_batch,
+    relabel_rewards,
+)
+from datasets.trials import Trials
+from environments.base import TaskFamily
+from environments.registry import load_family
+
+REWARD_FAMILIES = ["gridworld", "point_robot", "point_robot_sparse"]
+
+
+def collect(family: TaskFamily, tasks: np.ndarray, seed: int, episodes: int = 4) -> Trials:
+    """One scripted trial a task, tasks (n, task_dim)."""
+    spec, rng = family.spec, np.random.default_rng(seed)
+    horizon = 8
+    simulator = family.simulator(tasks, "wide")
+    shape = (len(tasks), episodes, horizon)
+    observations = np.empty((*shape[:2], horizon + 1, spec.observation_dim), np.float32)
+    actions = np.empty((*shape, spec.action_dim), np.int64 if spec.n_actions else np.float32)
+    rewards = np.empty(shape, np.float32)
+    for k in range(episodes):
+        observations[:, k, 0] = simulator.reset(rng)
+        for h in range(horizon):
+            actions[:, k, h] = family.scripted_actions(observations[:, k, h], tasks, rng, 0.3)
+            step = simulator.step(actions[:, k, h])
+            observations[:, k, h + 1], rewards[:, k, h] = step.observations, step.rewards
+    ends = np.zeros(shape, np.bool_)
+    return Trials(observations, actions, rewards, ends, ends.copy())
+
+
+@pytest.mark.parametrize("name", REWARD_FAMILIES)
+def test_own_task_reproduces_rewards_and_another_changes_them(name: str) -> None:
+    family = load_family(name)
+    tasks = family.sample_tasks(10, np.random.default_rng(0))
+    trials = collect(family, tasks, 1)
+    own = relabel_rewards(trials, trials, family, tasks)
+    np.testing.assert_allclose(own.rewards, trials.rewards, atol=1e-6)
+    other = relabel_rewards(trials, trials, family, np.roll(tasks, 1, 0))
+    assert (other.rewards[:, :2] != trials.rewards[:, :2]).any()
+    np.testing.assert_array_equal(other.rewards[:, 2:], trials.rewards[:, 2:])
+
+
+@pytest.mark.parametrize(("episodes", "lead"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2)])
+def test_the_first_half_of_episodes_is_the_donors(episodes: int, lead: int) -> None:
+    family = load_family("gridworld")
+    tasks = family.sample_tasks(6, np.random.default_rng(0))
+    trials, donors = (collect(family, tasks, seed, episodes) for seed in (1, 2))
+    before = {n: a.copy() for part in (trials, donors) for n, a in part.arrays.items()}
+    relabelled = relabel_rewards(trials, donors, family, tasks)
+    for name in ("observations", "actions"):
+        found = getattr(relabelled, name)
+        np.testing.assert_array_equal(found[:, :lead], getattr(donors, name)[:, :lead])
+        np.testing.assert_array_equal(found[:, lead:], getattr(trials, name)[:, lead:])
+    relabelled.validate()
+    for part in (trials, donors)[1:]:
+        for name, array in part.arrays.items():
+            np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_batch_leaves_the_table_alone_and_is_consistent() -> None:
+    family = load_family("gridworld")
+    tasks = family.sample_tasks(4, np.random.default_rng(0))
+    owner = np.repeat(np.arange(4), 5)
+    table = collect(family, tasks[owner], 1)
+    for array in table.arrays.values():
+        array.flags.writeable = False
+    pools = [np.flatnonzero(owner == task) for task in range(4)]
+    rows = np.array([0, 7, 8, 19])
+    batch = relabel_batch(
+        np.random.default_rng(0), table, rows, owner, pools, family, tasks, RelabellingConfig()
+    )
+    # Rewards are those of the row's own task, whoever acted.
+    expected = family.reward(
+        batch.observations[:, :, :-1],
+        batch.actions,
+        batch.next_observations,
+        tasks[owner[rows]][:, None, None],
+    )
+    np.testing.assert_allclose(batch.rewards, expected, atol=1e-6)
+    assert (batch.actions[:, :2] != table.actions[rows, :2]).any((1, 2, 3)).all()
+    np.testing.assert_array_equal(batch.actions[:, 2:], table.actions[rows, 2:])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_a_share_of_the_batch_is_relabelled(fraction: float) -> None:
+    family = load_family("gridworld")
+    tasks = family.sample_tasks(4, np.random.default_rng(0))
+    owner = np.repeat(np.arange(4), 5)
+    table = collect(family, tasks[owner], 1)
+    pools = [np.flatnonzero(owner == task) for task in range(4)]
+    config = RelabellingConfig(fraction=fraction)
+    batch = relabel_batch(
+        np.random.default_rng(0), table, np.arange(20), owner, pools, family, tasks, config
+    )
+    changed = (batch.observations != table.observations).any((1, 2, 3)).sum()
+    assert changed == round(20 * fraction)
+
+
+def test_off_means_untouched() -> None:
+    family = load_family("gridworld")
+    tasks = family.sample_tasks(2, np.random.default_rng(0))
+    table = collect(family, tasks, 1)
+    config = RelabellingConfig(enabled=False)
+    rng = np.random.default_rng(0)
+    pools = [np.array([0]), np.array([1])]
+    batch = relabel_batch(rng, table, np.arange(2), np.arange(2), pools, family, tasks, config)
+    np.testing.assert_array_equal(batch.rewards, table.rewards)
+    assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
+
+
+@pytest.mark.parametrize(("tasks", "trials", "each"), [(2, 8, 8), (8, 8, 8), (21, 500, 8)])
+def test_donors_are_other_tasks_and_never_twice(tasks: int, trials: int, each: int) -> None:
+    """Also where the batch is the whole table, so that every trial is needed as a donor."""
+    pools = list(np.arange(tasks * trials).reshape(tasks, trials))
+    targets = np.repeat(np.arange(min(tasks, 8)), each)
+    rng = np.random.default_rng(0)
+    drawn = [draw_donors(rng, targets, pools, RelabellingConfig()) for _ in range(20)]
+    for donors in drawn:
+        assert len(np.unique(donors)) == len(donors)
+        assert (donors // trials != targets).all()
+    assert any((drawn[0] != donors).any() for donors in drawn[1:])
+
+
+def test_donors_come_from_their_pools_of_unequal_size() -> None:
+    pools = [np.array([3, 5]), np.array([10]), np.array([20, 21, 22])]
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        donors = draw_donors(rng, np.array([0, 1, 2]), pools, RelabellingConfig())
+        assert len(set(donors)) == 3
+        assert set(donors) <= {3, 5, 10, 20, 21, 22}
+        assert donors[0] not in pools[0]
+
+
+def test_any_task_may_give_donors_if_asked() -> None:
+    pools = list(np.arange(40).reshape(4, 10))
+    config = RelabellingConfig(donors="any-task")
+    targets = np.repeat(np.arange(4), 4)
+    rng = np.random.default_rng(0)
+    own = [(draw_donors(rng, targets, pools, config) // 10 == targets).any() for _ in range(20)]
+    assert any(own)
+
+
+def test_too_few_donors_are_refused() -> None:
+    pools = [np.arange(2), np.arange(2, 4)]
+    with pytest.raises(AlgorithmError, match="lower trials_per_task"):
+        draw_donors(np.random.default_rng(0), np.zeros(3, np.int64), pools, RelabellingConfig())
+
+
+def test_targets_are_a_sorted_draw() -> None:
+    targets = draw_targets(np.random.default_rng(0), 10, 0.3)
+    assert len(targets) == 3
+    assert (np.diff(targets) > 0).all()
+
+
+def test_tasks_that_differ_in_dynamics_are_refused() -> None:
+    wind = load_family("point_robot_wind")
+    with pytest.raises(AlgorithmError, match=r"differ in dynamics; set relabelling\.enabled"):
+        check_relabelling(wind, 5, RelabellingConfig())
+    check_relabelling(wind, 5, RelabellingConfig(enabled=False))
+
+
+def test_one_task_is_refused() -> None:
+    with pytest.raises(AlgorithmError, match="at least two tasks"):
+        check_relabelling(load_family("gridworld"), 1, RelabellingConfig())

@@ -1,0 +1,102 @@
+"""The belief filter: prior, causality, and one pass against step by step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.belief import BeliefEncoder
+from models.config import EncoderConfig
+from models.layers import gru
+from models.recurrence import run_gru
+
+B, T, OBS = 4, 9, 3
+
+
+def make_encoder(n_actions: int | None = None, **settings: object) -> BeliefEncoder:
+    """A small encoder."""
+    config = EncoderConfig(latent_dim=2, gru_size=8, **settings)
+    act = 2 if n_actions is None else 1
+    return BeliefEncoder(config, OBS, act, n_actions, torch.Generator().manual_seed(0))
+
+
+def make_steps(n_actions: int | None = None) -> tuple[torch.Tensor, ...]:
+    """actions, rewards, next observations, observations."""
+    draw = torch.Generator().manual_seed(1)
+    actions = (
+        torch.rand(B, T, 2, generator=draw) * 2 - 1
+        if n_actions is None
+        else torch.randint(0, n_actions, (B, T, 1), generator=draw)
+    )
+    observations = torch.randn(B, T + 1, OBS, generator=draw)
+    return actions, torch.randn(B, T, generator=draw), observations[:, 1:], observations[:, :-1]
+
+
+@pytest.mark.parametrize("n_actions", [None, 5])
+@pytest.mark.parametrize("settings", [{}, {"sees_observation": True}, {"action_embedding": 0}])
+def test_one_pass_equals_step_by_step(n_actions: int | None, settings: dict[str, object]) -> None:
+    encoder, steps = make_encoder(n_actions, **settings), make_steps(n_actions)
+    beliefs = encoder(*steps)
+    belief, hidden = encoder.initial(B)
+    assert beliefs.shape == (B, T + 1, encoder.belief_dim)
+    torch.testing.assert_close(beliefs[:, 0], belief)
+    for t in range(T):
+        belief, hidden = encoder.step(hidden, *(part[:, t] for part in steps))
+        torch.testing.assert_close(beliefs[:, t + 1], belief, atol=1e-5, rtol=1e-5)
+
+
+def test_prior_is_the_heads_at_zero_hidden_state() -> None:
+    encoder = make_encoder()
+    belief, hidden = encoder.initial(3)
+    assert (hidden == 0).all()
+    torch.testing.assert_close(belief, encoder.heads.bias.expand(3, -1))
+
+
+def test_future_rewards_never_change_a_past_belief() -> None:
+    encoder, (actions, rewards, after, before) = make_encoder(), make_steps()
+    changed = rewards.clone()
+    changed[:, 5:] += 10
+    one = encoder(actions, rewards, after, before)
+    other = encoder(actions, changed, after, before)
+    assert torch.equal(one[:, :6], other[:, :6])
+    assert (one[:, 6] != other[:, 6]).any()
+
+
+def test_an_encoder_of_observations_asks_for_them() -> None:
+    encoder, (actions, rewards, after, _) = make_encoder(sees_observation=True), make_steps()
+    with pytest.raises(ValueError, match="give `observations`"):
+        encoder(actions, rewards, after)
+
+
+def test_weights_come_from_the_generator_alone() -> None:
+    state = torch.random.get_rng_state()
+    one, other = make_encoder(), make_encoder()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_recurrent_weights_are_orthogonal() -> None:
+    layer = gru(5, 6, torch.Generator().manual_seed(0))
+    for gate in layer.weight_hh_l0.chunk(3):
+        torch.testing.assert_close(gate @ gate.T, torch.eye(6), atol=1e-5, rtol=0)
+
+
+def test_written_out_recurrence_is_torchs_gru() -> None:
+    layer = gru(5, 6, torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            if name.startswith("bias"):
+                parameter.normal_(generator=torch.Generator().manual_seed(3))
+    draw = torch.Generator().manual_seed(1)
+    inputs = torch.randn(B, T, 5, generator=draw, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(B, T, 6, generator=draw, dtype=torch.float64)
+    wanted, found = layer(inputs)[0], run_gru(layer, inputs)
+    torch.testing.assert_close(found, wanted)
+    leaves = [inputs, *layer.parameters()]
+    for a, b in zip(
+        torch.autograd.grad((found * weights).sum(), leaves),
+        torch.autograd.grad((wanted * weights).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
