@@ -66,8 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = next((word for word in words if word in COMMANDS), None)
     options = _parse(build_parser(command), command, words)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("omrl").setLevel(logging.INFO)
+    _tell_what_is_logged(quiet=getattr(options, "quiet", False))
     try:
         return int(_module(options.command).main(options))
     except BrokenPipeError:
@@ -79,6 +78,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         tell("interrupted" if code == INTERRUPTED else f"omrl: {sentence(error)}")
         return code
+
+
+class _Teller(logging.Handler):
+    """Log records as plain lines on standard error, whatever that is at the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        tell(self.format(record))
+
+
+def _tell_what_is_logged(quiet: bool) -> None:
+    log = logging.getLogger("omrl")
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not any(isinstance(handler, _Teller) for handler in log.handlers):
+        log.addHandler(_Teller())
 
 
 def _parse(

@@ -49,14 +49,16 @@ def _outlook(
     unknown = [name for name in open_inputs if inputs[name].artefact is None]
     if unknown:
         changes = [f"input {name} changes" for name in unknown]
-        return Outlook(step, "would run", _reasons([*changes, *_own(step, request, store)]))
+        own = _nearest(None, step, request, store) or []
+        return Outlook(step, "would run", _reasons([*changes, *own]))
     made = {step.inputs[name]: o.artefact for name, o in inputs.items() if o.artefact is not None}
     recipe = step.recipe(request.seed, made, request.labels)
     finding = store.inspect(recipe.kind, recipe.fingerprint)
     if finding.problem is not None:
         return Outlook(step, "would run", f"damaged: {finding.problem}")
     if finding.manifest is None:
-        return Outlook(step, "would run", _reasons(_why_new(recipe, step, request, store)))
+        why = _nearest(recipe, step, request, store)
+        return Outlook(step, "would run", "never made" if why is None else _reasons(why))
     artefact = Artefact(finding.folder, finding.manifest)
     if step.stage in request.refresh:
         return Outlook(step, "would run", "refreshed", artefact)
@@ -66,27 +68,13 @@ def _outlook(
     return Outlook(step, "cached", f"{recipe.kind}/{recipe.fingerprint[:8]}", artefact)
 
 
-def _why_new(recipe: Recipe, step: Step, request: RunRequest, store: Store) -> Iterator[str]:
-    """Own settings, and inputs, that differ from the nearest artefact's."""
-    nearest = _nearest(step, request, store)
-    if nearest is None:
-        yield "never made"
-        return
-    yield from _differences(step, request.seed, nearest)
-    for name, artefact in recipe.inputs.items():
-        if name not in nearest.inputs or nearest.inputs[name].digest != artefact.digest:
-            yield f"input {name} changed"
+def _nearest(
+    recipe: Recipe | None, step: Step, request: RunRequest, store: Store
+) -> list[str] | None:
+    """The fewest differences to an artefact of the same step and domain; None if there is none.
 
-
-def _own(step: Step, request: RunRequest, store: Store) -> Iterator[str]:
-    """Own settings that differ from the nearest artefact's."""
-    nearest = _nearest(step, request, store)
-    if nearest is not None:
-        yield from _differences(step, request.seed, nearest)
-
-
-def _nearest(step: Step, request: RunRequest, store: Store) -> Manifest | None:
-    """The artefact of the same step and domain with the fewest differences; the newest of those."""
+    Inputs count where they are known, which is when there is a recipe.
+    """
     domain = request.loaded.config.collect.domain
     alike = [
         manifest
@@ -94,14 +82,11 @@ def _nearest(step: Step, request: RunRequest, store: Store) -> Manifest | None:
         if manifest.stage == step.name and manifest.labels.get("domain") == domain
     ]
     newest_first = sorted(alike, key=lambda manifest: manifest.created, reverse=True)
-    return min(
-        newest_first,
-        key=lambda manifest: len(list(_differences(step, request.seed, manifest))),
-        default=None,
-    )
+    each = [list(_differences(recipe, step, request.seed, m)) for m in newest_first]
+    return min(each, key=len, default=None)
 
 
-def _differences(step: Step, seed: int, manifest: Manifest) -> Iterator[str]:
+def _differences(recipe: Recipe | None, step: Step, seed: int, manifest: Manifest) -> Iterator[str]:
     old = dict(_flat(manifest.config, step.section))
     new = dict(_flat(step.config.model_dump(mode="json"), step.section))
     for key in [*new, *(key for key in old if key not in new)]:
@@ -111,6 +96,9 @@ def _differences(step: Step, seed: int, manifest: Manifest) -> Iterator[str]:
         yield f"seed {manifest.seed} -> {seed}"
     if manifest.version != step.version:
         yield f"stage version {manifest.version} -> {step.version}"
+    for name, artefact in recipe.inputs.items() if recipe is not None else ():
+        if name not in manifest.inputs or manifest.inputs[name].digest != artefact.digest:
+            yield f"input {name} changed"
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -131,7 +119,6 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
     return str(value)
 
 
-def _reasons(reasons: Sequence[str] | Iterator[str]) -> str:
-    found = list(reasons)
-    more = [f"{len(found) - _MOST_REASONS} more"] if len(found) > _MOST_REASONS else []
-    return "; ".join([*found[:_MOST_REASONS], *more]) or "made anew"
+def _reasons(reasons: Sequence[str]) -> str:
+    more = len(reasons) - _MOST_REASONS
+    return "; ".join([*reasons[:_MOST_REASONS], *([f"{more} more"] if more > 0 else [])])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,12 +30,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 @pytest.fixture
-def call_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def call_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file to which fake stages write a line a call."""
     path = tmp_path / "calls.log"
     path.touch()
     monkeypatch.setenv("OMRL_FAKE_LOG", str(path))
-    yield path
+    return path
 
 
 @pytest.fixture
@@ -51,7 +51,8 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in pipeline.presets.FOLDERS:
         (root / folder).mkdir(parents=True)
     (root / "data_collection_config" / "toy.yaml").write_text(
-        "# a toy\ncollect:\n  domain: gridworld\n  tasks:\n    train: 21\n    test_tasks_seen: true\n"
+        "# a toy\ncollect:\n  domain: gridworld\n"
+        "  tasks:\n    train: 21\n    test_tasks_seen: true\n"
     )
     (root / "vae_config" / "toy.yaml").write_text(
         "vae:\n  updates: 10\n  elbo:\n    kl_weight: 0.05\n"

@@ -1,4 +1,4 @@
-"""Stages that take no time but keep every promise: same bytes for the same call, checkpoints, stops.
+"""Stages that take no time but keep every promise: same bytes, checkpoints, stops.
 
 Run as a program it is `omrl` with these stages, for tests that kill whole processes.
 `OMRL_FAKE_LOG` names a file that gets a line a call; `OMRL_FAKE_SLEEP` slows each chunk, seconds.

@@ -257,7 +257,7 @@ def test_a_name_belongs_to_one_run(store: Store, presets: Path, fake: None) -> N
 
 
 def test_an_unknown_stage_function() -> None:
-    with pytest.raises(StoreError, match="there is no stage pipeline.run:nothing"):
+    with pytest.raises(StoreError, match=r"there is no stage pipeline.run:nothing"):
         load_stage("pipeline.run:nothing")
 
 
