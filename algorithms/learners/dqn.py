@@ -24,7 +24,7 @@ from algorithms.learners.base import Batch, Learner, Sizes
 
 
 class DQN(Learner):
-    """Double DQN; `epsilon` is the share of random actions of the exploring policy."""
+    """Double DQN."""
 
     def __init__(
         self, config: LearnerConfig, sizes: Sizes, *, seed: int, device: torch.device | str
@@ -38,7 +38,6 @@ class DQN(Learner):
         if sizes.n_actions is None:
             raise AlgorithmError(f"{config.rule}: actions are continuous, expected discrete ones")
         self.n_actions = sizes.n_actions
-        self.epsilon = 0.0
         self.critic = self.network(1, sizes.state_dim, *config.critic_layers, self.n_actions)
         self.target_critic = self.target_of(self.critic)
         self._optimiser = self.optimiser("critic", self.critic, config.learning_rate)
@@ -58,18 +57,12 @@ class DQN(Learner):
     def targets(self, batch: Batch) -> Tensor:
         """y of every transition, (A, B)."""
         following = self.normalised(batch.next_states)
-        best = self.critic(following).argmax(2, keepdim=True)
+        best = self.critic(following).max(2, keepdim=True).indices  # faster than argmax
         value = self.target_critic(following).gather(2, best).squeeze(2)
         return torch.addcmul(batch.rewards, batch.continues, value, value=self.config.discount)
 
     @torch.no_grad()
     def act(self, states: Tensor, deterministic: bool) -> Tensor:
-        """The greedy action, or epsilon-greedy if exploring: (A, n) int64."""
-        greedy: Tensor = self.critic(self.normalised(states)).argmax(2)
-        if deterministic or self.epsilon <= 0:
-            return greedy
-        shape = greedy.shape
-        source, device = self.generator, self.device
-        explore = torch.rand(shape, generator=source, device=device) < self.epsilon
-        random = torch.randint(self.n_actions, shape, generator=source, device=device)
-        return torch.where(explore, random, greedy)
+        """The greedy action, (A, n) int64; exploration is up to who collects."""
+        greedy: Tensor = self.critic(self.normalised(states)).max(2).indices
+        return greedy

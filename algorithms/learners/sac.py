@@ -31,10 +31,12 @@ from algorithms.learners.policies import Gaussian, gaussian, sample
 from models.mlp import EnsembleMLP
 
 
-def twin_values(critic: EnsembleMLP, states: Tensor, actions: Tensor) -> Tensor:
+def twin_values(
+    critic: EnsembleMLP, states: Tensor, actions: Tensor, *, frozen: bool = False
+) -> Tensor:
     """Both critics' values of (s, a): (2, A, B) from states (A, B, S) and actions (A, B, act)."""
-    values: Tensor = critic(torch.cat((states, actions), 2))
-    return values.view(2, states.shape[0], states.shape[1])
+    values: Tensor = critic(torch.cat((states, actions), 2), frozen=frozen)
+    return values.squeeze(2).view(2, states.shape[0], states.shape[1])
 
 
 class SAC(Learner):
@@ -98,7 +100,7 @@ class SAC(Learner):
     def actor_losses(self, states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """L(phi), (A,), at normalised states, and log pi of the actions drawn, (A, B)."""
         actions, log_density = sample(self.policy(states), noise)
-        first, second = twin_values(self.critic, states, actions).unbind(0)
+        first, second = twin_values(self.critic, states, actions, frozen=True).unbind(0)
         losses = (self.temperature() * log_density - torch.minimum(first, second)).mean(1)
         return losses, log_density
 
