@@ -19,6 +19,7 @@ import numpy as np
 from datasets.errors import DataError
 
 CHUNK_BYTES = 32 << 20
+MAX_CHUNK_BYTES = (1 << 31) - (1 << 20)  # Blosc compresses just under 2 GiB at a time
 FILL = {"f": float("nan"), "i": -1, "b": False}  # never-written data cannot pass for data
 
 
@@ -35,6 +36,11 @@ class FieldLayout:
         """(1, trials, ...): one task, and as many of its trials as fit `CHUNK_BYTES`."""
         trial_bytes = self.dtype.itemsize * int(np.prod(self.shape[2:]))
         return (1, min(self.shape[1], max(1, CHUNK_BYTES // trial_bytes)), *self.shape[2:])
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Size of a chunk in memory."""
+        return self.dtype.itemsize * int(np.prod(self.chunk))
 
     @property
     def blocks(self) -> int:
@@ -68,7 +74,7 @@ class HyperStateLayout:
         belief_rewards: whether the optional field is there.
 
     Raises:
-        DataError: a count that is not a whole number of at least 1.
+        DataError: a count that is not a whole number of at least 1, trials beyond 2 GiB.
     """
 
     tasks: int
@@ -89,6 +95,12 @@ class HyperStateLayout:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise DataError(
                     f"hyper-states: {name} is {value!r}; a whole number of at least 1 is needed"
+                )
+        for name, field in self.fields().items():
+            if field.chunk_bytes > MAX_CHUNK_BYTES:
+                raise DataError(
+                    f"hyper-states: {name} of one trial take {field.chunk_bytes} bytes, "
+                    f"but a chunk holds at most {MAX_CHUNK_BYTES}; shorten the trials"
                 )
 
     @property

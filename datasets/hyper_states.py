@@ -187,10 +187,8 @@ class HyperStates:
         """
         if not 0 <= task < self.layout.tasks:
             raise DataError(f"task {task} is not one of the {self.layout.tasks} tasks")
-        fields = {name: self.layout.field(name) for name in names}
-        arrays = {name: np.empty(field.shape[1:], field.dtype) for name, field in fields.items()}
-        self._read_into(arrays, task)
-        return arrays
+        arrays = self._read(names, range(task, task + 1))
+        return {name: array[0] for name, array in arrays.items()}
 
     def load(
         self, names: Collection[str] | None = None, budget_bytes: int | None = None
@@ -211,30 +209,37 @@ class HyperStates:
                 f"{self.path}: {', '.join(names)} need {needed} bytes in memory, more than "
                 f"budget_bytes = {budget_bytes}; raise the budget or collect fewer trials"
             )
-        fields = {name: self.layout.field(name) for name in names}
-        loaded = {name: np.empty(field.shape, field.dtype) for name, field in fields.items()}
-        for task in range(self.layout.tasks):
-            self._read_into({name: array[task] for name, array in loaded.items()}, task)
-        return loaded
+        return self._read(names, range(self.layout.tasks))
 
-    def _read_into(self, arrays: Mapping[str, AnyArray], task: int) -> None:
-        """Fill contiguous arrays with the fields of one task, and verify them."""
-        for name, array in arrays.items():
-            self._read_field(name, task, array)
-        _check(self.layout, arrays, f"{self.path}: task {task}")
+    def _read(self, names: Collection[str], tasks: range) -> dict[str, AnyArray]:
+        """Fields of successive tasks, task axis first, verified."""
+        arrays = {name: self._read_field(name, tasks) for name in names}
+        for index, task in enumerate(tasks):
+            fields = {name: array[index] for name, array in arrays.items()}
+            _check(self.layout, fields, f"{self.path}: task {task}")
+        return arrays
 
-    def _read_field(self, name: str, task: int, out: AnyArray) -> None:
+    def _read_field(self, name: str, tasks: range) -> AnyArray:
         field = self.layout.field(name)
-        for block, expected in enumerate(self._checksums[name][task]):
-            chunk = self.path / name / field.chunk_key(task, block)
-            if _trailer(chunk) != expected:
-                raise DataError(f"{chunk} is damaged, or another chunk's file")
+        for task in tasks:
+            for block, expected in enumerate(self._checksums[name][task]):
+                chunk = self.path / name / field.chunk_key(task, block)
+                if _trailer(chunk) != expected:
+                    raise DataError(f"{chunk} is damaged, or another chunk's file")
         try:
+            # One request for all chunks: Zarr decodes several at a time, in place.
             array = zarr.open_array(self.path / name, mode="r", zarr_format=3)
-            selection = (slice(task, task + 1), *(slice(None) for _ in field.shape[1:]))
-            array.get_basic_selection(selection, out=NDBuffer.from_numpy_array(out[None]))
+            out = np.empty((len(tasks), *field.shape[1:]), field.dtype)
+            selection = (slice(tasks.start, tasks.stop), *(slice(None) for _ in field.shape[1:]))
+            array.get_basic_selection(selection, out=NDBuffer.from_numpy_array(out))
         except (ValueError, RuntimeError, OSError, TypeError, KeyError) as error:
-            raise DataError(f"{self.path}: {name} of task {task} is damaged: {error}") from error
+            if len(tasks) > 1:
+                for task in tasks:  # say which one
+                    self._read_field(name, range(task, task + 1))
+            raise DataError(
+                f"{self.path}: {name} of task {tasks[0]} is damaged: {error}"
+            ) from error
+        return out
 
 
 def _create_array(path: Path, name: str, field: FieldLayout) -> "zarr.Array[Any]":

@@ -149,6 +149,14 @@ def test_an_extra_file_is_refused(store: tuple[Path, Reader], extra: str) -> Non
         read()
 
 
+def test_a_damaged_chunk_is_named_among_many(store: tuple[Path, Reader]) -> None:
+    path, read = store
+    chunk = path / "rewards/c.1.0.0.0"
+    chunk.write_bytes(flip(chunk.read_bytes(), 40))
+    with pytest.raises(DataError, match="rewards of task 1 is damaged: Stored and computed"):
+        read()
+
+
 def test_swapped_chunks_are_refused(store: tuple[Path, Reader]) -> None:
     path, read = store
     first, second = path / "rewards/c.0.0.0.0", path / "rewards/c.1.0.0.0"

@@ -269,6 +269,12 @@ def test_bad_layouts_are_refused(small_layout: HyperStateLayout, name: str, valu
         replace(small_layout, **{name: value})
 
 
+def test_a_trial_too_long_for_a_chunk_is_refused(small_layout: HyperStateLayout) -> None:
+    replace(small_layout, horizon=100_000, observation_dim=500)
+    with pytest.raises(DataError, match="observations of one trial take 2400000024 bytes"):
+        replace(small_layout, horizon=10**8, observation_dim=3)
+
+
 def test_a_layout_with_other_entries_is_refused(small_layout: HyperStateLayout) -> None:
     with pytest.raises(DataError, match="not a layout"):
         HyperStateLayout.from_json(small_layout.to_json() | {"goal": 1})
@@ -310,3 +316,19 @@ def test_a_store_of_ten_thousand_chunks_opens_within_two_seconds(
     start = time.perf_counter()
     HyperStates.open(path)
     assert time.perf_counter() - start < 2
+
+
+def test_an_error_that_passes_is_an_error_all_the_same(
+    tmp_path: Path, make_store: Any, small_layout: HyperStateLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = HyperStates.open(make_store(tmp_path / "x.zarr", small_layout))
+    open_array, calls = zarr.open_array, iter(range(10))
+
+    def once_broken(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == 0:
+            raise OSError("Input/output error")
+        return open_array(*args, **kwargs)
+
+    monkeypatch.setattr(zarr, "open_array", once_broken)
+    with pytest.raises(DataError, match="rewards of task 0 is damaged: Input/output error"):
+        store.load(["rewards"])
