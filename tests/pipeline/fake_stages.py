@@ -1,7 +1,8 @@
 """Stages that take no time but keep every promise: same bytes, checkpoints, stops.
 
 Run as a program it is `omrl` with these stages, for tests that kill whole processes.
-`OMRL_FAKE_LOG` names a file that gets a line a call; `OMRL_FAKE_SLEEP` slows each chunk, seconds.
+`OMRL_FAKE_LOG` names a file that gets a line a call; `OMRL_FAKE_SLEEP` slows each chunk, seconds,
+`OMRL_FAKE_LIMIT` is the size in bytes of the largest file that can be written.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -91,4 +93,6 @@ if __name__ == "__main__":
     from pipeline.cli import main
 
     pipeline.run.load_stage = fake_stage
+    if limit := os.environ.get("OMRL_FAKE_LIMIT"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     raise SystemExit(main())
