@@ -13,12 +13,12 @@ from environments.registry import load_family
 
 
 def write_scripted(
-    folder: Path, domain: str, tasks: int = 3, trials: int = 6, noise: float = 0.5, seed: int = 0
+    folder: Path, domain: str, tasks: int = 3, trials: int = 6, horizon: int | None = None
 ) -> CollectionMeta:
     """Scripted trials of a domain's first tasks, from wide starts; returns the folder's meta."""
     family = load_family(domain)
     spec = family.spec
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = family.sample_tasks(tasks + 1, rng)
     meta = CollectionMeta(
         family=domain,
@@ -27,7 +27,7 @@ def write_scripted(
         start="wide",
         behaviour="scripted",
         episodes=spec.episodes,
-        horizon=spec.horizon,
+        horizon=horizon or spec.horizon,
         observation_dim=spec.observation_dim,
         action_dim=spec.action_dim,
         n_actions=spec.n_actions,
@@ -35,25 +35,26 @@ def write_scripted(
     folder.mkdir(parents=True, exist_ok=True)
     write_meta(folder, meta)
     for index in range(tasks):
-        write_trials(folder, meta, index, scripted_trials(family, drawn[index], trials, noise, rng))
+        one = scripted_trials(family, drawn[index], trials, meta.horizon, rng)
+        write_trials(folder, meta, index, one)
     return meta
 
 
 def scripted_trials(
-    family: TaskFamily, task: np.ndarray, count: int, noise: float, rng: np.random.Generator
+    family: TaskFamily, task: np.ndarray, count: int, horizon: int, rng: np.random.Generator
 ) -> Trials:
-    """`count` trials on one task (task_dim,)."""
+    """`count` trials of noisy oracles on one task (task_dim,)."""
     spec = family.spec
     tasks = np.repeat(task[None], count, 0)
     simulator = family.simulator(tasks, "wide")
-    shape = (count, spec.episodes, spec.horizon)
-    observations = np.empty((*shape[:2], spec.horizon + 1, spec.observation_dim), np.float32)
+    shape = (count, spec.episodes, horizon)
+    observations = np.empty((*shape[:2], horizon + 1, spec.observation_dim), np.float32)
     actions = np.empty((*shape, spec.action_dim), np.int64 if spec.n_actions else np.float32)
     rewards = np.empty(shape, np.float32)
     for k in range(spec.episodes):
         observations[:, k, 0] = simulator.reset(rng)
-        for h in range(spec.horizon):
-            actions[:, k, h] = family.scripted_actions(observations[:, k, h], tasks, rng, noise)
+        for h in range(horizon):
+            actions[:, k, h] = family.scripted_actions(observations[:, k, h], tasks, rng, 0.5)
             step = simulator.step(actions[:, k, h])
             observations[:, k, h + 1], rewards[:, k, h] = step.observations, step.rewards
     truncations = np.zeros(shape, np.bool_)

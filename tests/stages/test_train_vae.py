@@ -14,7 +14,6 @@ from scripted_trials import write_scripted
 import stages.train_vae
 from algorithms.errors import AlgorithmError, DivergenceError
 from datasets.checkpoints import load_tensors
-from models.config import VaeModelConfig
 from stages.config import VaeConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
@@ -214,16 +213,16 @@ def test_held_out_trials_are_a_share_and_never_trained_on(trials: Path) -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    """The validation loss falls, and predictions from the belief beat the mean reward."""
-    write_scripted(tmp_path / "trials", "gridworld", tasks=6, trials=20)
+    """The validation loss falls, and predictions from the belief beat the mean reward by far."""
+    write_scripted(tmp_path / "trials", "point_robot", tasks=6, trials=20, horizon=12)
     config = make_config(
-        VaeModelConfig.model_validate(CELLS).model_dump(),
-        updates=150,
-        validate_every=50,
-        log_every=50,
+        {"encoder": {"gru_size": 16}},
+        updates=120,
+        validate_every=40,
+        log_every=40,
         tasks_per_batch=6,
-        trials_per_task=4,
-        learning_rate=3e-3,
+        trials_per_task=2,
+        learning_rate=5e-3,
     )
     files = run(config, tmp_path / "trials", tmp_path)
     rows = list(csv.DictReader(files["metrics.csv"].decode().splitlines()))
@@ -232,4 +231,4 @@ def test_it_learns(tmp_path: Path) -> None:
     summary = json.loads(files["diagnostics.json"])
     arrays, _ = load_tensors(tmp_path / "output" / "diagnostics.safetensors")
     rewards = arrays["rewards"]
-    assert summary["prediction_error"] < np.abs(rewards - rewards.mean()).mean()
+    assert summary["prediction_error"] < 0.7 * np.abs(rewards - rewards.mean()).mean()
