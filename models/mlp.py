@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.functional import layer_norm
 
 
 class EnsembleMLP(nn.Module):
@@ -27,6 +28,9 @@ class EnsembleMLP(nn.Module):
 
     Weights and biases are drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), those of the last layer
     scaled by `last_scale`. Differentiable once.
+
+    With `layer_norm` every rectified layer is normalised over its features. The normalisation has
+    no scale and shift of its own: the linear layer that follows would absorb them.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class EnsembleMLP(nn.Module):
         generator: torch.Generator,
         *,
         last_scale: float = 1.0,
+        layer_norm: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         """Build the networks.
@@ -45,6 +50,7 @@ class EnsembleMLP(nn.Module):
             sizes: widths (inputs, hidden ..., outputs), at least two of them.
             generator: a CPU generator; the weights do not depend on `device`.
             last_scale: factor on the initial weights of the output layer.
+            layer_norm: normalise the hidden layers.
             device: where the parameters live.
 
         Raises:
@@ -58,6 +64,7 @@ class EnsembleMLP(nn.Module):
             )
         self.members = members
         self.sizes = tuple(sizes)
+        self.layer_norm = layer_norm
         self.weights = nn.ParameterList()  # (members, inputs, outputs) a layer
         self.biases = nn.ParameterList()  # (members, 1, outputs) a layer
         for layer, (inputs, outputs) in enumerate(pairwise(sizes)):
@@ -70,29 +77,47 @@ class EnsembleMLP(nn.Module):
                 group.append(nn.Parameter(drawn.to(device)))
         self._all: list[nn.Parameter] = [*self.weights, *self.biases]  # quicker to iterate
 
-    def forward(self, inputs: Tensor, *, frozen: bool = False) -> Tensor:
-        """Evaluate all members.
+    def forward(self, inputs: Tensor, *, frozen: bool = False, first: int | None = None) -> Tensor:
+        """Evaluate all members, or the first ones.
 
         Args:
             inputs: (groups, batch, sizes[0]) with groups dividing members; member i reads
                 inputs[i % groups], so twin critics share the inputs of their agent.
             frozen: differentiate by the inputs only, which halves the backward pass of a critic
                 whose actor is trained.
+            first: how many members to evaluate; None for all.
 
         Returns:
             (members, batch, sizes[-1]); a strided view, of contiguous (members, batch) at width 1.
         """
-        groups = inputs.shape[0]
-        if groups != self.members:
-            copies = inputs.expand(self.members // groups, *inputs.shape)
-            inputs = copies.reshape(self.members, *inputs.shape[1:])
         parameters: Sequence[Tensor] = self._all
-        if not torch.is_grad_enabled():  # targets and acting: no bookkeeping
-            return _evaluate(inputs, parameters)[-1].transpose(1, 2)
         if frozen:
             parameters = [parameter.detach() for parameter in parameters]
+        if first is not None:
+            parameters = [parameter[:first] for parameter in parameters]
+        members, groups = parameters[0].shape[0], inputs.shape[0]
+        if groups != members:
+            copies = inputs.expand(members // groups, *inputs.shape)
+            inputs = copies.reshape(members, *inputs.shape[1:])
+        if self.layer_norm:
+            return _evaluate_normalised(inputs, parameters)
+        if not torch.is_grad_enabled():  # targets and acting: no bookkeeping
+            return _evaluate(inputs, parameters)[-1].transpose(1, 2)
         outputs: Tensor = _Perceptron.apply(inputs, *parameters)  # type: ignore[no-untyped-call]
         return outputs
+
+
+def _evaluate_normalised(inputs: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """(members, batch, inputs) to (members, batch, outputs), hidden layers normalised."""
+    layers = len(parameters) // 2
+    hidden = inputs
+    for layer, (weight, bias) in enumerate(
+        zip(parameters[:layers], parameters[layers:], strict=True)
+    ):
+        if layer > 0:
+            hidden = layer_norm(torch.relu_(hidden), hidden.shape[-1:])
+        hidden = torch.baddbmm(bias, hidden, weight)
+    return hidden
 
 
 def _evaluate(inputs: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,6 +74,7 @@ class Learner(nn.Module, ABC):
         noise_seed = int(torch.randint(2**62, (), generator=self._initial))
         self.generator = torch.Generator(self.device).manual_seed(noise_seed)
         self.optimisers: dict[str, Adam] = {}
+        self.held: dict[str, Tensor] = {}  # other tensors that belong in the checkpoint
         self._tracked: list[tuple[list[Tensor], list[Tensor]]] = []
         shape = (sizes.agents, 1, sizes.state_dim)
         self.register_buffer("input_shift", torch.zeros(shape, device=self.device))
@@ -140,15 +141,20 @@ class Learner(nn.Module, ABC):
         """Standard normal numbers of this learner's own generator."""
         return torch.randn(shape, generator=self.generator, device=self.device)
 
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers from U(-1, 1) of this learner's own generator."""
+        drawn = torch.rand(shape, generator=self.generator, device=self.device)
+        return drawn.mul_(2.0).sub_(1.0)
+
     # ------------------------------------------------------------------ building blocks
 
-    def network(self, members: int, *widths: int, last_scale: float = 1.0) -> EnsembleMLP:
-        """A freshly initialised network of `members` a agent; member i is agent i % A's."""
+    def network(self, members: int, *widths: int, layer_norm: bool = False) -> EnsembleMLP:
+        """Freshly initialised networks, `members` an agent; member i is agent i % A's."""
         return EnsembleMLP(
             members * self.sizes.agents,
             widths,
             self._initial,
-            last_scale=last_scale,
+            layer_norm=layer_norm,
             device=self.device,
         )
 
@@ -164,10 +170,12 @@ class Learner(nn.Module, ABC):
         for targets, live in self._tracked:
             torch._foreach_lerp_(targets, live, self.config.polyak)
 
-    def optimiser(self, name: str, network: nn.Module, learning_rate: float) -> Adam:
-        """Adam over `network`'s parameters, in the checkpoint under `name`."""
+    def optimiser(
+        self, name: str, parameters: Iterable[nn.Parameter], learning_rate: float
+    ) -> Adam:
+        """Adam over `parameters`, in the checkpoint under `name`."""
         self.optimisers[name] = Adam(
-            list(network.parameters()),
+            list(parameters),
             learning_rate,
             agents=self.sizes.agents,
             clip=self.config.gradient_clip,
@@ -227,6 +235,7 @@ class Learner(nn.Module, ABC):
     def _state(self) -> dict[str, Tensor]:
         """Live tensors of all networks, buffers and optimisers."""
         state = {f"network.{n}": v.detach() for n, v in self.state_dict().items()}
+        state |= {f"held.{n}": v for n, v in self.held.items()}
         for name, optimiser in self.optimisers.items():
             state |= {f"optimiser.{name}.{n}": v for n, v in optimiser.state().items()}
         return state
@@ -246,3 +255,11 @@ def _check_names(what: str, own: Mapping[str, Tensor], given: Mapping[str, Tenso
                 f"{what}: tensor {name!r} has shape {tuple(given[name].shape)}, "
                 f"expected {tuple(value.shape)}"
             )
+
+
+def twin_values(
+    critic: EnsembleMLP, states: Tensor, actions: Tensor, *, frozen: bool = False
+) -> Tensor:
+    """Both critics' values of (s, a): (2, A, B) from states (A, B, S) and actions (A, B, act)."""
+    values: Tensor = critic(torch.cat((states, actions), 2), frozen=frozen)
+    return values.squeeze(2).view(2, states.shape[0], states.shape[1])

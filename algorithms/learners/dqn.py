@@ -40,18 +40,22 @@ class DQN(Learner):
         self.n_actions = sizes.n_actions
         self.critic = self.network(1, sizes.state_dim, *config.critic_layers, self.n_actions)
         self.target_critic = self.target_of(self.critic)
-        self._optimiser = self.optimiser("critic", self.critic, config.learning_rate)
+        self._optimiser = self.optimiser("critic", self.critic.parameters(), config.learning_rate)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One step on the mean squared temporal difference; metrics `loss` and `q`."""
-        targets = self.targets(batch)
-        values = self.critic(self.normalised(batch.states))  # (A, B, n_actions)
-        chosen = values.gather(2, batch.actions.unsqueeze(2)).squeeze(2)
-        losses = (chosen - targets).square().mean(1)
+        """One step on the losses; metrics `loss` and `q`."""
+        losses, metrics = self.losses(batch, self.targets(batch))
         self._optimiser.step(losses)
         self.track()
         self.updates += 1
-        return {"loss": losses.detach(), "q": chosen.detach().mean(1)}
+        return {"loss": losses.detach()} | metrics
+
+    def losses(self, batch: Batch, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """L(theta) of every agent, (A,), for targets (A, B); and detached metrics."""
+        values = self.critic(self.normalised(batch.states))  # (A, B, n_actions)
+        chosen = values.gather(2, batch.actions.unsqueeze(2)).squeeze(2)
+        losses = (chosen - targets).square().mean(1)
+        return losses, {"q": chosen.detach().mean(1)}
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:

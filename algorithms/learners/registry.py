@@ -7,11 +7,21 @@ import torch
 from algorithms.config import LearnerConfig
 from algorithms.errors import AlgorithmError
 from algorithms.learners.base import Learner, Sizes
+from algorithms.learners.cql import CQL, DiscreteCQL
 from algorithms.learners.dqn import DQN
+from algorithms.learners.iql import IQL
+from algorithms.learners.rebrac import ReBRAC
 from algorithms.learners.sac import SAC
+from algorithms.learners.td3bc import TD3BC
 
-_CONTINUOUS: dict[str, type[Learner]] = {"sac": SAC}
-_DISCRETE: dict[str, type[Learner]] = {"dqn": DQN}
+CONTINUOUS: dict[str, type[Learner]] = {
+    "sac": SAC,
+    "cql": CQL,
+    "iql": IQL,
+    "td3bc": TD3BC,
+    "rebrac": ReBRAC,
+}
+DISCRETE: dict[str, type[Learner]] = {"dqn": DQN, "cql": DiscreteCQL}
 
 
 def make_learner(
@@ -38,7 +48,7 @@ def make_learner(
     Raises:
         AlgorithmError: if the rule does not fit the kind of actions.
     """
-    rules, kind = (_CONTINUOUS, "continuous") if n_actions is None else (_DISCRETE, "discrete")
+    rules, kind = (CONTINUOUS, "continuous") if n_actions is None else (DISCRETE, "discrete")
     if config.rule not in rules:
         raise AlgorithmError(
             f"learner.rule is {config.rule!r}, but actions are {kind}: use one of {sorted(rules)}"

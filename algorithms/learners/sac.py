@@ -25,18 +25,9 @@ from torch import Tensor, nn
 
 from algorithms.config import LearnerConfig
 from algorithms.errors import AlgorithmError
-from algorithms.learners.base import Batch, Learner, Sizes
+from algorithms.learners.base import Batch, Learner, Sizes, twin_values
 from algorithms.learners.optimiser import Adam
 from algorithms.learners.policies import Gaussian, gaussian, sample
-from models.mlp import EnsembleMLP
-
-
-def twin_values(
-    critic: EnsembleMLP, states: Tensor, actions: Tensor, *, frozen: bool = False
-) -> Tensor:
-    """Both critics' values of (s, a): (2, A, B) from states (A, B, S) and actions (A, B, act)."""
-    values: Tensor = critic(torch.cat((states, actions), 2), frozen=frozen)
-    return values.squeeze(2).view(2, states.shape[0], states.shape[1])
 
 
 class SAC(Learner):
@@ -61,13 +52,15 @@ class SAC(Learner):
         self.log_temperature = nn.Parameter(start, requires_grad=config.learn_temperature)
         entropy = config.target_entropy
         self.target_entropy = float(-width) if entropy is None else entropy
-        self._actor_optimiser = self.optimiser("actor", self.actor, config.actor_learning_rate)
-        self._critic_optimiser = self.optimiser("critic", self.critic, config.learning_rate)
+        actor_rate = config.actor_learning_rate
+        self._actor_optimiser = self.optimiser("actor", self.actor.parameters(), actor_rate)
+        self._critic_optimiser = self.optimiser(
+            "critic", self.critic.parameters(), config.learning_rate
+        )
         self._temperature_optimiser: Adam | None = None
         if config.learn_temperature:
-            holder = nn.ParameterList([self.log_temperature])
             self._temperature_optimiser = self.optimiser(
-                "temperature", holder, config.actor_learning_rate
+                "temperature", [self.log_temperature], actor_rate
             )
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
@@ -97,6 +90,14 @@ class SAC(Learner):
         value = torch.minimum(first, second) - self.temperature() * log_density
         return torch.addcmul(batch.rewards, batch.continues, value, value=self.config.discount)
 
+    def critic_losses(
+        self, states: Tensor, batch: Batch, targets: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L(theta), (A,), at normalised states for targets (A, B); and detached metrics."""
+        values = twin_values(self.critic, states, batch.actions)
+        losses = (values - targets).square().mean(2).sum(0)
+        return losses, {"q": values.detach().mean((0, 2))}
+
     def actor_losses(self, states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """L(phi), (A,), at normalised states, and log pi of the actions drawn, (A, B)."""
         actions, log_density = sample(self.policy(states), noise)
@@ -106,10 +107,9 @@ class SAC(Learner):
 
     def _update_critic(self, states: Tensor, batch: Batch) -> dict[str, Tensor]:
         targets = self.targets(batch)
-        values = twin_values(self.critic, states, batch.actions)
-        losses = (values - targets).square().mean(2).sum(0)
+        losses, metrics = self.critic_losses(states, batch, targets)
         self._critic_optimiser.step(losses)
-        return {"critic_loss": losses.detach(), "q": values.detach().mean((0, 2))}
+        return {"critic_loss": losses.detach()} | metrics
 
     def _update_actor(self, states: Tensor) -> dict[str, Tensor]:
         noise = self.noise(states.shape[0], states.shape[1], self.sizes.action_dim)
