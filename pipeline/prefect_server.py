@@ -15,9 +15,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 _QUIET = {
@@ -53,17 +53,44 @@ def settle_environment(home: Path) -> None:
         os.environ.setdefault("PREFECT_HOME", str(home.absolute()))
 
 
-def ensure_server() -> str:
-    """The API's address: the user's server if PREFECT_API_URL names one, else one of our own.
+@dataclass(frozen=True)
+class PendingServer:
+    """A server that is starting, unless the user has one."""
 
-    Ours is started once a process and stopped at its end.
+    url: str
+    process: subprocess.Popen[bytes] | None = None
+    log: Path = Path()
 
-    Raises:
-        ServerNotStartedError: it died or did not answer in time.
+    def wait(self) -> None:
+        """Return once it answers.
+
+        Raises:
+            ServerNotStartedError: it died or did not answer in time.
+        """
+        if self.process is None:
+            return
+        deadline = time.monotonic() + STARTUP_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                time.sleep(0.1)
+        _stop(self.process)
+        os.environ.pop("PREFECT_API_URL", None)
+        raise ServerNotStartedError(f"its server did not start, see {self.log}")
+
+
+def ensure_server() -> PendingServer:
+    """The user's server if PREFECT_API_URL names one, else one of our own, which begins to start.
+
+    Ours is started once a process, is stopped at its end, and from now on is PREFECT_API_URL: so
+    Prefect may be imported, which takes seconds, while it starts.
     """
     known = os.environ.get("PREFECT_API_URL")
     if known:
-        return known
+        return PendingServer(known)
     home = Path(os.environ["PREFECT_HOME"])
     home.mkdir(parents=True, exist_ok=True)
     log = home / "server.log"
@@ -72,9 +99,8 @@ def ensure_server() -> str:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         process = _start(listener.fileno(), log)
     atexit.register(_stop, process)
-    _await(process, url, log)
     os.environ["PREFECT_API_URL"] = url
-    return url
+    return PendingServer(url, process, log)
 
 
 def _start(descriptor: int, log: Path) -> subprocess.Popen[bytes]:
@@ -105,20 +131,6 @@ def _end_with_parent() -> Callable[[], None] | None:
             os._exit(1)
 
     return ask
-
-
-def _await(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + STARTUP_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            pass
-        time.sleep(0.1)
-    _stop(process)
-    raise ServerNotStartedError(f"Prefect's server did not start; see {log}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

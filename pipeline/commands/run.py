@@ -121,9 +121,9 @@ def _run_one(
         from pipeline.run import execute
 
         return execute(request, store, stop=stop, on_step=on_step)
-    from pipeline.flows import execute_with_prefect
+    from pipeline.embedded import execute_with_prefect
 
-    return execute_with_prefect(request, store, stop=stop, on_step=on_step)
+    return execute_with_prefect(request, store, stop, on_step, report=not options.no_report)
 
 
 def _step_line(step: Step, artefact: Artefact) -> str:

@@ -30,7 +30,7 @@ def tightening_panel(beliefs: Sequence[NDArray[np.float32]], horizon: int) -> Pa
             axes.plot(steps, one.mean(axis=0), color=panels.BLUE, alpha=0.3, linewidth=0.8)
         axes.plot(steps, np.mean([d.mean(axis=0) for d in deviations], axis=0), color=panels.BLUE)
         _mark_episodes(axes, horizon, steps[-1])
-        axes.set_ylim(bottom=0)
+        _from_zero(axes)
         axes.set_xlabel("step of the trial")
         axes.set_ylabel("posterior standard deviation")
         axes.set_title("The belief tightens")
@@ -85,7 +85,7 @@ def prediction_panels(rewards: Float64, predictions: Float64, horizon: int) -> l
         error = np.abs(predictions - rewards).mean(axis=0)
         axes.plot(np.arange(1, len(error) + 1), error, color=panels.BLUE)
         _mark_episodes(axes, horizon, len(error))
-        axes.set_ylim(bottom=0)
+        _from_zero(axes)
         axes.set_xlabel("step of the trial")
         axes.set_ylabel("mean absolute error")
         axes.set_title("Error of the reward prediction")
@@ -97,7 +97,7 @@ def prediction_panels(rewards: Float64, predictions: Float64, horizon: int) -> l
     return [
         panels.draw("reward_example", example, examples),
         panels.draw(
-            "reward_error", "Mean over held-out trials; it falls as the belief learns.", errors
+            "reward_error", "Mean over held-out trials. A belief that learns makes it fall.", errors
         ),
     ]
 
@@ -150,7 +150,7 @@ def gap_panel(decoded: Float64, exact: Float64, horizon: int) -> Panel:
         )
         axes.plot(steps, gaps.mean(axis=0), color=panels.BLUE)
         _mark_episodes(axes, horizon, len(steps) - 1)
-        axes.set_ylim(bottom=0)
+        _from_zero(axes)
         axes.set_xlabel("step of the trial")
         axes.set_ylabel("mean |decoded - exact|")
         axes.set_title(f"Distance to the exact posterior: {gaps.mean():.3f}")
@@ -217,6 +217,10 @@ def _mark_episodes(axes: Axes, horizon: int, last: int) -> None:
     for reset in range(horizon, last, horizon):
         axes.axvline(reset, color="#000000", alpha=0.6, linewidth=0.9, linestyle=":")
     axes.grid(axis="x", visible=False)
+
+
+def _from_zero(axes: Axes) -> None:
+    axes.set_ylim(0, max(1.05 * axes.dataLim.y1, 1e-9))
 
 
 def _diagonal(axes: Axes, values: Float64) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.report import panels
 from pipeline.report.panels import Panel
@@ -19,6 +20,7 @@ _EPISODE = re.compile(r"^(?:return_)?episode_(\d+)$")
 _TITLES = {
     "rec_reward": "reward reconstruction",
     "rec_state": "state reconstruction",
+    "return per episode": "by episode",
     "kl": "KL",
     "q": "Q",
 }
@@ -54,13 +56,13 @@ def curve_panels(
     axis: str,
     references: Mapping[str, Sequence[Reference]] | None = None,
 ) -> list[Panel]:
-    """One panel for each quantity in the logs of all seeds.
+    """One panel for each quantity in the logs of all seeds; what is zero throughout is left out.
 
     `stem` starts the panels' names, `axis` labels the steps; `references` are lines by quantity.
     """
     groups: dict[str, dict[str, str]] = {}
     for name in dict.fromkeys(name for one in curves for name in one.columns):
-        if any(np.isfinite(values).any() for values in _columns(curves, [name])):
+        if any(np.nan_to_num(values).any() for values in _columns(curves, [name])):
             group, variant = split_name(name)
             groups.setdefault(group, {})[variant] = name
     return [
@@ -114,6 +116,7 @@ def _panel(
         _scale(axes, _columns(curves, [variants[variant] for variant in lines]))
         axes.set_title(title)
         axes.set_xlabel(axis)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panels.legend_above(axes)
 
     name = f"{stem}_{re.sub(r'[^a-z0-9]+', '_', group.lower())}"

@@ -1,0 +1,100 @@
+"""A run through Prefect from the command line, with no server to set up.
+
+Prefect watches the run; it is never in its way. Where everything is in the store there is nothing
+to watch, and where Prefect itself fails the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, get_args
+
+from pipeline.explain import outlooks
+from pipeline.prefect_server import ensure_server, settle_environment
+from pipeline.run import OnStep, RunRequest, RunResult, execute
+from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.flows import Session
+
+log = logging.getLogger("omrl.prefect")
+
+
+def execute_with_prefect(
+    request: RunRequest,
+    store: Store,
+    stop: threading.Event | None = None,
+    on_step: OnStep | None = None,
+    report: bool = True,
+) -> RunResult:
+    """`execute`, seen by Prefect: the user's server if PREFECT_API_URL names one, else our own.
+
+    Raises:
+        Exception: as `execute`.
+    """
+    stop = stop or threading.Event()
+    if all(outlook.status == "cached" for outlook in outlooks(request, store)):
+        return execute(request, store, stop=stop, on_step=on_step)
+    try:
+        session = _open_session(request, store, stop, on_step)
+    except Exception as error:
+        log.warning("Prefect cannot be used (%s); going on without it", _short(error))
+        return execute(request, store, stop=stop, on_step=on_step)
+    try:
+        _call_flow(request, session, report)
+    except Exception as error:
+        if session.error is not None:
+            raise session.error from None
+        if not session.results:
+            log.warning("Prefect failed (%s); going on without it", _short(error))
+            return execute(request, store, stop=stop, on_step=on_step)
+        log.warning("Prefect failed after the run (%s)", _short(error))
+    return session.results[0]
+
+
+def _open_session(
+    request: RunRequest, store: Store, stop: threading.Event, on_step: OnStep | None
+) -> Session:
+    """Start the server if there is none, and import the flow."""
+    settle_environment(store.root / ".prefect")
+    pending = ensure_server()
+    _import_quietly()
+    pending.wait()
+    from pipeline.flows import Session
+
+    return Session(store, stop, on_step, request.command)
+
+
+def _import_quietly() -> None:
+    """Import Prefect, which takes over the root logger, and keep its own words off the terminal."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    import prefect  # noqa: F401
+
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    own = logging.getLogger("prefect")
+    own.propagate = False
+    own.addHandler(logging.NullHandler())
+
+
+def _call_flow(request: RunRequest, session: Session, report: bool) -> None:
+    from pipeline.flows import SESSION, StageName, collect_vae_offline
+
+    token = SESSION.set(session)
+    try:
+        collect_vae_offline(
+            preset=request.loaded.preset,
+            seeds=[request.seed],
+            overrides=list(request.loaded.overrides),
+            refresh=[stage for stage in get_args(StageName) if stage in request.refresh],
+            name=request.name.removesuffix(f"-seed{request.seed}"),
+            report=report,
+            runtime=request.runtime,
+        )
+    finally:
+        SESSION.reset(token)
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,221 @@
+"""The Prefect flow `collect-vae-offline`: the same run, with its stages as Prefect's tasks.
+
+Prefect shows and schedules; what is cached is the store's business (its own result cache cannot
+tell whether data are whole). Importing this imports Prefect, so nothing else does it early.
+"""
+
+from __future__ import annotations
+
+import shlex
+import threading
+import time
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+from pydantic import BaseModel, Field, NonNegativeInt
+
+from pipeline.artifacts import publish_artifacts
+from pipeline.config import RuntimeConfig
+from pipeline.overrides import (
+    CollectOverrides,
+    EvaluateOverrides,
+    OfflineOverrides,
+    RelabelOverrides,
+    VaeOverrides,
+    settings,
+)
+from pipeline.plan import REPORT, Step
+from pipeline.presets import load_config, preset_names
+from pipeline.records import run_name
+from pipeline.run import OnStep, RunRequest, RunResult, StageCall, execute
+from pipeline.store import Artefact, Store, default_root
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+StageName = Literal["collect", "train-vae", "relabel", "train-offline", "evaluate", "report"]
+
+if TYPE_CHECKING:
+    Preset = str
+else:  # a drop-down in the form, checked at submission; a program may also give a YAML file
+    Preset = Annotated[str, Field(json_schema_extra={"enum": preset_names()})]
+
+_NO_COLLECT, _NO_VAE, _NO_RELABEL = CollectOverrides(), VaeOverrides(), RelabelOverrides()
+_NO_OFFLINE, _NO_EVALUATE = OfflineOverrides(), EvaluateOverrides()
+_RUNTIME = RuntimeConfig(quiet=True)
+
+
+class ArtefactReference(BaseModel):
+    """What a stage's task returns: small enough for any database, and all that there is to say."""
+
+    stage: str
+    kind: str
+    fingerprint: str
+    digest: str
+    cached: bool
+
+
+@dataclass
+class Session:
+    """What a calling program wants of a flow in its own process beside the flow's parameters."""
+
+    store: Store
+    stop: threading.Event
+    on_step: OnStep | None = None
+    command: str = ""
+    results: list[RunResult] = field(default_factory=list)
+    error: BaseException | None = None  # a stage's own, as raised
+
+    def done(self, step: Step, artefact: Artefact) -> None:
+        """Say that a step is done: in the run's log, and to whoever called."""
+        how = "cached" if artefact.cached else f"{artefact.manifest.seconds:.1f} s"
+        get_run_logger().info("%s: %s, %s", step.name, how, artefact.reference)
+        if self.on_step is not None:
+            self.on_step(step, artefact)
+
+
+SESSION: ContextVar[Session | None] = ContextVar("SESSION", default=None)
+
+
+@flow(
+    name="collect-vae-offline",
+    flow_run_name="{preset}-seeds{seeds}",
+    persist_result=False,
+    retries=0,
+)
+def collect_vae_offline(
+    preset: Preset,
+    seeds: list[NonNegativeInt] = [0],  # noqa: B006 (Prefect shows it as the form's default)
+    collect: CollectOverrides = _NO_COLLECT,
+    vae: VaeOverrides = _NO_VAE,
+    relabel: RelabelOverrides = _NO_RELABEL,
+    offline: OfflineOverrides = _NO_OFFLINE,
+    evaluate: EvaluateOverrides = _NO_EVALUATE,
+    overrides: list[str] = [],  # noqa: B006
+    refresh: list[StageName] = [],  # noqa: B006
+    name: str | None = None,
+    report: bool = True,
+    runtime: RuntimeConfig = _RUNTIME,
+) -> list[str]:
+    """Collect trials, train the belief encoder, relabel, train an agent offline, evaluate, report.
+
+    Args:
+        preset: what the run starts from; only what differs needs to be set below.
+        seeds: the run is carried out once for each.
+        collect: settings of the collection that differ from the preset's.
+        vae: settings of the belief encoder's training that differ.
+        relabel: settings of state relabelling that differ.
+        offline: settings of offline RL that differ.
+        evaluate: settings of the evaluation that differ.
+        overrides: any setting as KEY=VALUE, such as vae.kl_weight=0.1; they win over the above.
+        refresh: stages to make anew though they are in the store.
+        name: the run's name instead of the preset's.
+        report: draw the HTML page and leave its tables and figures as artifacts.
+        runtime: device, threads and workers; results do not depend on them.
+
+    Returns:
+        The names of the runs.
+    """
+    sections = (("collect", collect), ("vae", vae), ("relabel", relabel), ("offline", offline))
+    texts = [text for section in (*sections, ("evaluate", evaluate)) for text in settings(*section)]
+    loaded = load_config(preset, [*texts, *overrides])
+    session = SESSION.get() or Session(Store(default_root()), threading.Event())
+    for seed in seeds:
+        request = RunRequest(
+            loaded=loaded,
+            seed=seed,
+            name=run_name(loaded.stem, loaded.overrides, seed, name),
+            refresh=frozenset(refresh),
+            runtime=runtime,
+            command=session.command or _command(preset, loaded.overrides, seed, name),
+        )
+        caller = TaskCaller(session)
+        session.results.append(
+            execute(request, session.store, caller.call, session.stop, session.done)
+        )
+    names = [result.record.name for result in session.results]
+    if report:
+        _report(session.store, names, anew=REPORT in refresh)
+    return names
+
+
+@dataclass
+class TaskCaller:
+    """Calls each step of one run as a Prefect task that waits for those it reads from."""
+
+    session: Session
+    states: dict[str, State[Any]] = field(default_factory=dict)  # by reference
+
+    def call(self, call: StageCall) -> Artefact:
+        """The step's artefact; its task ends as *Cached* where the store had it.
+
+        Raises:
+            Exception: whatever the stage raises.
+        """
+        made: list[Artefact] = []
+
+        @task(
+            name=call.step.name,
+            task_run_name=f"{call.step.name}-seed{call.recipe.seed}",
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+        def stage() -> Any:
+            try:
+                made.append(call())
+            except BaseException as error:
+                self.session.error = error
+                raise
+            return _completed(call.step, made[0])
+
+        inputs = [a.reference for a in call.recipe.inputs.values() if a.reference in self.states]
+        state = stage(wait_for=[self.states[name] for name in inputs], return_state=True)
+        state.result()  # raises what the stage raised
+        self.states[made[0].reference] = state
+        return made[0]
+
+
+def _completed(step: Step, artefact: Artefact) -> State[ArtefactReference]:
+    manifest = artefact.manifest
+    reference = ArtefactReference(
+        stage=step.name,
+        kind=manifest.kind,
+        fingerprint=manifest.fingerprint,
+        digest=manifest.digest,
+        cached=artefact.cached,
+    )
+    name = "Cached" if artefact.cached else None
+    return Completed(name=name, message=artefact.reference, data=reference)
+
+
+def _report(store: Store, names: Sequence[str], anew: bool) -> Path:
+    """The page of these runs, and its tables and figures as Prefect artifacts."""
+    from pipeline.commands.report import write
+
+    made: list[Path] = []
+
+    @task(name=REPORT, cache_policy=NO_CACHE, persist_result=False)
+    def draw() -> State[str]:
+        begun = time.time_ns()
+        made.append(write(store, names, refresh=anew))
+        publish_artifacts(made[0].parent)
+        name = "Cached" if made[0].stat().st_mtime_ns < begun else None
+        return Completed(name=name, message=str(made[0]), data=str(made[0]))
+
+    draw(return_state=True).result()
+    return made[0]
+
+
+def _command(preset: str, overrides: Sequence[str], seed: int, name: str | None) -> str:
+    """The command line that carries out the same run."""
+    words = ["omrl", "run", preset]
+    for text in overrides:
+        words += ["--set", text]
+    words += ["--seed", str(seed)]
+    return shlex.join([*words, "--name", name] if name is not None else words)
