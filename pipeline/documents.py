@@ -6,6 +6,7 @@ anchors or aliases; UTF-8; 64 KB and 20 levels at most.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _WORDS: Mapping[str, Any] = {
 }
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]*", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
+_BARE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*[A-Za-z0-9]", re.ASCII)
 _SPECIAL = re.compile(r"([-+]?)\.(inf|nan)", re.ASCII | re.IGNORECASE)
 
 Path_ = tuple[str | int, ...]
@@ -85,6 +87,13 @@ def parse_value(text: str, source: str) -> Any:
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{source}: value too long")
     return _parse(text, source, lines=False)[0]
+
+
+def value_text(value: Any) -> str:
+    """The shortest text that `parse_value` reads as this value: words bare, the rest as JSON."""
+    if isinstance(value, str) and _BARE.fullmatch(value) and _scalar(value) == value:
+        return value
+    return json.dumps(value)
 
 
 def _parse(text: str, source: str, lines: bool) -> tuple[Any, dict[Path_, Origin]]:

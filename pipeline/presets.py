@@ -8,7 +8,7 @@ in any of them puts the whole preset OTHER underneath; so a variant writes only 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config import SECTIONS, RunConfig
-from pipeline.documents import Document, Origin, parse_value, read_document
+from pipeline.documents import Document, Origin, parse_value, read_document, value_text
 from pipeline.errors import ConfigError
 from pipeline.keys import complete
 from pipeline.names import checked_name, did_you_mean, printable
@@ -37,7 +37,7 @@ class LoadedConfig:
 
     config: RunConfig
     preset: str  # its name, or the path of a user's file
-    overrides: tuple[str, ...]  # "vae.elbo.kl_weight=0.1", full keys, in the order given
+    overrides: tuple[str, ...]  # "vae.elbo.kl_weight=0.1": full keys in order, each once
 
     @property
     def stem(self) -> str:
@@ -92,16 +92,17 @@ def load_config(
     merged = _load(preset, root or config_root())
     if values is not None:
         _merge(merged, _plain(values))
-    full_keys = []
+    leaves: dict[str, Any] = {}
     for text in overrides:
         key, document = _override(text)
         _merge(merged, document)
-        full_keys.append(f"{'.'.join(key)}={text.partition('=')[2].strip()}")
+        leaves.update(_flat(key, _at(document.values, key)))
     try:
         config = RunConfig.model_validate_json(json.dumps(merged.values), strict=True)
     except ValidationError as error:
         raise ConfigError(sentence(error, merged.origins, preset)) from error
-    return LoadedConfig(config, preset, tuple(full_keys))
+    canonical = tuple(f"{key}={value_text(value)}" for key, value in sorted(leaves.items()))
+    return LoadedConfig(config, preset, canonical)
 
 
 def _load(preset: str, root: Path) -> Document:
@@ -181,6 +182,21 @@ def _override(text: str) -> tuple[tuple[str, ...], Document]:
     for part in reversed(key):
         nested = {part: nested}
     return key, Document(nested, {key[:n]: origin for n in range(1, len(key) + 1)})
+
+
+def _at(values: Any, key: Sequence[str]) -> Any:
+    for part in key:
+        values = values[part]
+    return values
+
+
+def _flat(key: Sequence[str], value: Any) -> Iterator[tuple[str, Any]]:
+    """The leaves of a value as (dotted key, value)."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _flat((*key, name), item)
+    else:
+        yield ".".join(key), value
 
 
 def _plain(values: Mapping[str, Any]) -> Document:

@@ -46,13 +46,16 @@ def run_name(preset: str, overrides: Sequence[str], seed: int, name: str | None 
     Raises:
         ConfigError: the result cannot be a file name.
     """
-    stem = name
-    if stem is None:
-        stem = preset
-        if overrides:
-            text = "\n".join(sorted(overrides))
-            stem = f"{preset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    stem = name if name is not None else run_stem(preset, overrides)
     return checked_name(f"{checked_name(stem, 'run')}-seed{seed}", "run")
+
+
+def run_stem(preset: str, overrides: Sequence[str]) -> str:
+    """`<preset>[-<hash of the overrides>]`: what the runs of all seeds have in common."""
+    if not overrides:
+        return preset
+    text = "\n".join(overrides)
+    return f"{preset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def write_record(store: Store, record: RunRecord) -> None:

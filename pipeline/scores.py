@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from datasets.errors import DataError
 from datasets.files import read_json
 from pipeline.console import table
-from pipeline.records import RunRecord, list_records
+from pipeline.records import RunRecord, list_records, run_stem
 from pipeline.statistics import estimate
 from pipeline.store import Store
 
@@ -73,7 +75,7 @@ def score_table(rows: Sequence[ScoreRow]) -> str:
     header = ("preset", "seeds", "return", "IQM", "95 % of IQM", "per episode", "success", "oracle")
     lines = [
         (
-            " ".join([row["preset"], *row["overrides"]]),
+            _label(row),
             str(len(row["seeds"])),
             f"{row['return_sum']['mean']:.2f}",
             f"{row['return_sum']['iqm']:.2f}",
@@ -84,8 +86,13 @@ def score_table(rows: Sequence[ScoreRow]) -> str:
         )
         for row in rows
     ]
+    changes = [
+        f"{_label(row)}: {row['preset']} with {', '.join(row['overrides'])}"
+        for row in rows
+        if row["overrides"]
+    ]
     protocols = dict.fromkeys(f"{row['domain']}: {_protocol(row['protocol'])}" for row in rows)
-    return "\n".join([table(header, lines, right=(1, 2, 3, 6, 7)), *protocols])
+    return "\n".join([table(header, lines, right=(1, 2, 3, 6, 7)), *changes, *protocols])
 
 
 def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:
@@ -148,10 +155,19 @@ def _stack(scores: Sequence[dict[str, Any]], policy: str) -> Float64:
 
 def _command(record: RunRecord, seeds: Sequence[int]) -> str:
     """The command that makes this row again."""
-    words = [f"omrl run {record.preset}", *(f"--set {text}" for text in record.overrides)]
-    whole = list(seeds) == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 1
+    words = ["omrl", "run", record.preset]
+    for text in record.overrides:
+        words += ["--set", text]
+    if len(seeds) == 1:
+        return shlex.join([*words, "--seed", str(seeds[0])])
+    whole = list(seeds) == list(range(seeds[0], seeds[-1] + 1))
     listed = f"{seeds[0]}..{seeds[-1]}" if whole else ",".join(map(str, seeds))
-    return " ".join([*words, f"--seeds {listed}" if len(seeds) > 1 else f"--seed {seeds[0]}"])
+    return shlex.join([*words, "--seeds", listed])
+
+
+def _label(row: ScoreRow) -> str:
+    """What the row's runs are called, without their seeds."""
+    return run_stem(Path(row["preset"]).stem, row["overrides"])
 
 
 def _interval(ci95: Sequence[float] | None) -> str:

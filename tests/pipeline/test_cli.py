@@ -63,9 +63,10 @@ def test_a_run_prints_its_steps_and_scores(toy: Store, capsys: Capture) -> None:
 
 def test_several_seeds_in_one_row(toy: Store, capsys: Capture) -> None:
     assert run_toy_command("--seeds", "0..2", "--set", "vae.kl_weight=0.1") == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[:3] == [
-        "toy", "vae.elbo.kl_weight=0.1", "3",
-    ]  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    label, seeds = lines[1].split()[:2]
+    assert (label[:4], seeds) == ("toy-", "3")
+    assert lines[2] == f"{label}: toy with vae.elbo.kl_weight=0.1"
     assert sorted(record.seed for record in list_records(toy)) == [0, 1, 2]
     assert all(
         record.command.startswith("omrl run toy --set vae.kl_weight=0.1 --seed ")

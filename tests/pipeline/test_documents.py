@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipeline.documents import MAX_BYTES, Origin, parse_value, read_document
+from pipeline.documents import MAX_BYTES, Origin, parse_value, read_document, value_text
 from pipeline.errors import ConfigError
 
 
@@ -43,6 +45,27 @@ def test_plain_values(text: str, value: Any) -> None:
     found = parse_value(text, "--set")
     assert found == value
     assert type(found) is type(value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text("ab9.:-_ {}[]#&*!|>'\"%@`,?\n\t", max_size=8)
+    | st.lists(st.integers() | st.text("ab9. ", max_size=3), max_size=3)
+)
+def test_the_text_of_a_value_is_read_as_that_value(value: object) -> None:
+    found = parse_value(value_text(value), "--set")
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_words_stay_bare() -> None:
+    assert value_text("bernoulli-per-cell") == "bernoulli-per-cell"
+    assert value_text("mine.module:Class") == "mine.module:Class"
+    assert value_text("true") == '"true"'
 
 
 def test_infinities_are_read_so_that_the_configuration_can_refuse_them() -> None:

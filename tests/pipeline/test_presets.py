@@ -250,6 +250,21 @@ def test_set_changes_one_thing(presets: Path) -> None:
 def test_set_merges_a_section_and_the_last_one_wins(presets: Path) -> None:
     loaded = loaded_with(presets, "vae.elbo={kl_weight: 2}", "vae.kl_weight=3e-1")
     assert loaded.config.vae.elbo.kl_weight == 0.3
+    assert loaded.overrides == ("vae.elbo.kl_weight=0.3",)
+
+
+def test_the_same_settings_are_written_the_same_way(presets: Path) -> None:
+    one = loaded_with(
+        presets, "offline.rule='cql'", "vae={updates: 1_000, elbo: {kl_weight: 1e-1}}"
+    )
+    two = loaded_with(presets, "vae.kl_weight=0.10", "vae.updates=1000", "offline.learner.rule=cql")
+    assert one == two
+    assert two.overrides == (
+        "offline.learner.rule=cql",
+        "vae.elbo.kl_weight=0.1",
+        "vae.updates=1000",
+    )
+    assert loaded_with(presets, *two.overrides) == two
 
 
 @pytest.mark.parametrize(
