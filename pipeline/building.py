@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -200,7 +201,7 @@ def _seal(recipe: Recipe, temporary: Path, seconds: float) -> Manifest:
         digest=content_digest(files),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
-        versions=_versions(),
+        versions=dict(_versions()),
         labels=dict(recipe.labels),
     )
     fsync_tree(temporary)
@@ -243,6 +244,7 @@ def _fail_point(kind: str, point: str) -> None:
     fail_point(f"{kind}/{point}")
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {"python": python_version()}
     for name in _LIBRARIES:

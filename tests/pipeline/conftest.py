@@ -22,6 +22,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FAKE_PROGRAM = Path(__file__).with_name("fake_stages.py")
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here cuts the power, and a run flushes a hundred times."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty store; commands find it too."""

@@ -65,6 +65,28 @@ def test_times_and_versions_are_outside_the_digest(store: Store) -> None:
     assert second.manifest.seconds < first.manifest.seconds
 
 
+def test_data_are_on_the_disk_before_the_manifest_and_that_before_the_rename(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    rename = Path.rename
+
+    def fsync(descriptor: int) -> None:
+        events.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().name[:8]}")
+
+    def renamed(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", renamed)
+    take(store, Maker())
+    folder = f"fsync {'vae-' + recipe().fingerprint[:4]}"
+    assert events == [
+        "fsync data", folder, "fsync manifest", folder, "rename", "fsync vae",
+    ]  # fmt: skip
+
+
 def test_refresh_makes_anew_and_swaps(store: Store) -> None:
     take(store, Maker("old"))
     new = take(store, Maker("new"), refresh=True)
