@@ -61,5 +61,5 @@ class ElboConfig(FrozenConfig):
     reward_weight: NonNegativeFloat = Field(1.0, description="weight of reward reconstruction")
     state_weight: NonNegativeFloat = Field(1.0, description="weight of state reconstruction")
     block_pairs: PositiveInt = Field(
-        65536, description="(posterior, step) pairs decoded at once; bounds the memory"
+        16384, description="(posterior, step) pairs decoded at once; bounds the memory"
     )
