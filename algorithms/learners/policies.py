@@ -50,18 +50,3 @@ def sample(policy: Gaussian, noise: Tensor) -> tuple[Tensor, Tensor]:
     correction = 2.0 * (_LOG_2 - unsquashed - softplus(-2.0 * unsquashed))
     terms = -0.5 * noise.square() - policy.log_std - correction - _HALF_LOG_2_PI
     return torch.tanh(unsquashed), terms.sum(-1)
-
-
-def log_density(policy: Gaussian, actions: Tensor, margin: float = 1e-6) -> Tensor:
-    """log pi of given actions, (...).
-
-    Args:
-        policy: (..., action_dim) each.
-        actions: in [-1, 1]; clipped by `margin` since the boundary has no finite preimage.
-        margin: distance kept from the boundary.
-    """
-    unsquashed = torch.atanh(actions.clamp(-1.0 + margin, 1.0 - margin))
-    standard = (unsquashed - policy.mean) * torch.exp(-policy.log_std)
-    correction = 2.0 * (_LOG_2 - unsquashed - softplus(-2.0 * unsquashed))
-    terms = -0.5 * standard.square() - policy.log_std - correction - _HALF_LOG_2_PI
-    return terms.sum(-1)
