@@ -95,13 +95,13 @@ def _run_all(options: argparse.Namespace, requests: Sequence[RunRequest], store:
             except BaseException as error:
                 code = exit_code(error)
                 if code == INTERRUPTED:
-                    left = [r.seed for r in requests[len(results) :]]
+                    left = requests[len(results) :]
                     tell(f"stopped. Go on with: {_command_to_go_on(options, left, done)}")
                     return INTERRUPTED
                 if code == DIVERGED:
                     tell("its last good checkpoint is kept; change a setting and run again")
                 raise
-    return _finish(options, results, store)
+    return _finish(options, requests, results, store)
 
 
 def _run_one(
@@ -114,7 +114,7 @@ def _run_one(
     tell(f"run {request.name} in {store.root}")
 
     def on_step(step: Step, artefact: Artefact) -> None:
-        done(step.stage)
+        done(step.name)
         tell(_step_line(step, artefact))
 
     if options.no_prefect:
@@ -133,15 +133,22 @@ def _step_line(step: Step, artefact: Artefact) -> str:
     return f"  {step.name:<20} {how:>12}  {short:<22} {human_size(manifest.size):>10}"
 
 
-def _finish(options: argparse.Namespace, results: Sequence[RunResult], store: Store) -> int:
-    """The table of scores, and the path of the page."""
+def _finish(
+    options: argparse.Namespace,
+    requests: Sequence[RunRequest],
+    results: Sequence[RunResult],
+    store: Store,
+) -> int:
+    """The table of scores, and the path of the page (Prefect's flow has drawn it for one seed)."""
+    from pipeline.plan import REPORT
     from pipeline.scores import rows_of_runs, score_table
 
     say(score_table(rows_of_runs(store, [result.record for result in results])))
     if not options.no_report:
         from pipeline.commands.report import write
 
-        say(f"report: {write(store, [result.record.name for result in results])}")
+        anew = REPORT in requests[0].refresh and (options.no_prefect or len(results) > 1)
+        say(f"report: {write(store, [result.record.name for result in results], refresh=anew)}")
     return OK
 
 
@@ -233,13 +240,18 @@ def _words(options: argparse.Namespace, seeds: Sequence[int]) -> list[str]:
     return words
 
 
-def _command_to_go_on(options: argparse.Namespace, seeds: Sequence[int], done: set[str]) -> str:
-    """The command that continues; what the only seed left has made anew is not made once more."""
-    from pipeline.plan import STAGES, stages_to_refresh
+def _command_to_go_on(
+    options: argparse.Namespace, requests: Sequence[RunRequest], done: set[str]
+) -> str:
+    """The command that continues; what the only run left has made anew is not made once more."""
+    from pipeline.plan import REPORT, STAGES, chain
 
-    words = _words(options, seeds)
-    refresh = stages_to_refresh(tuple(s for group in options.refresh for s in group), options.since)
-    left = [s for s in STAGES if s in refresh and not (len(seeds) == 1 and s in done)]
+    words = _words(options, [request.seed for request in requests])
+    steps = chain(requests[0].loaded.config)
+    open_stages = {REPORT, *(step.stage for step in steps if step.name not in done)}
+    if len(requests) > 1:
+        open_stages = set(STAGES)
+    left = [stage for stage in STAGES if stage in requests[0].refresh & open_stages]
     for stage in left:
         words += ["--refresh", stage]
     for name, default in (("device", "cpu"), ("threads", "2"), ("workers", "2")):
