@@ -25,8 +25,9 @@ def run_gru(gru: nn.GRU, inputs: Tensor) -> Tensor:
     if inputs.device.type != "cpu":
         hidden: Tensor = gru(inputs)[0]
         return hidden
-    projected = nn.functional.linear(inputs.transpose(0, 1), gru.weight_ih_l0, gru.bias_ih_l0)
-    states: Tensor = _Recurrence.apply(projected, gru.weight_hh_l0, gru.bias_hh_l0)  # type: ignore[no-untyped-call]
+    weight_in, weight, bias_in, bias = gru.parameters()
+    projected = nn.functional.linear(inputs.transpose(0, 1), weight_in, bias_in)
+    states: Tensor = _Recurrence.apply(projected, weight, bias)  # type: ignore[no-untyped-call]
     return states.transpose(0, 1)
 
 

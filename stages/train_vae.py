@@ -18,16 +18,15 @@ import torch
 from torch import Tensor
 
 from algorithms.elbo import ElboTerms, elbo
-from algorithms.elbo_batch import ElboBatch, check_likelihood, make_batch
+from algorithms.elbo_batch import check_likelihood
 from algorithms.errors import DivergenceError
 from algorithms.learners.optimiser import Adam
-from algorithms.relabelling import check_relabelling, relabel_batch
+from algorithms.relabelling import check_relabelling
 from algorithms.vae_diagnostics import diagnose
 from algorithms.vae_files import VaeDescription, describe, save_vae
 from datasets.checkpoints import CheckpointFile, save_tensors
 from datasets.files import write_json
 from datasets.trial_store import read_meta
-from datasets.trials import Trials
 from environments.base import TaskFamily
 from environments.registry import load_family
 from models.vae import Vae
@@ -35,82 +34,17 @@ from stages.config import VaeConfig
 from stages.context import Interrupted, StageContext
 from stages.seeds import numpy_generator, torch_generator
 from stages.tensorboard import scalar_writer
-from stages.trial_table import TrialTable, join_rows
+from stages.trial_table import TrialTable
+from stages.vae_batches import TERMS, BatchSource
 
 VERSION = 1
 
-TERMS = ("loss", "rec_reward", "rec_state", "kl")
 COLUMNS = ("step", *(f"{part}_{term}" for term in TERMS for part in ("train", "validation")))
 
-_VALIDATION_TRIALS = 512  # most trials of the validation curve, equally many a task
 _DIAGNOSED_TRIALS = 128
 _DIAGNOSIS_SAMPLES = 32
 
 Row = dict[str, float]
-
-
-class BatchSource:
-    """Draws relabelled training batches, and holds the fixed validation batches."""
-
-    def __init__(
-        self, table: TrialTable, family: TaskFamily, config: VaeConfig, seed: int, device: str
-    ) -> None:
-        self._table, self._family, self._config = table, family, config
-        self._device = device
-        self._seed = seed
-        self.rng = numpy_generator(seed, "train-vae", "batches")
-        self.noise = torch_generator(seed, "train-vae", "noise", device=device)
-        held_out = table.first_validation_rows(_VALIDATION_TRIALS)
-        self.held_out = self._relabel(
-            numpy_generator(seed, "train-vae", "validation"), join_rows(held_out), held_out
-        )
-        size = config.tasks_per_batch * config.trials_per_task
-        self._validation = [
-            self._to_batch(self.held_out.select(slice(first, first + size)))
-            for first in range(0, self.held_out.count, size)
-        ]
-
-    def draw(self) -> tuple[ElboBatch, Tensor]:
-        """A training batch of B trials, relabelled, and its noise (B, T + 1, L)."""
-        rows = self._table.draw_rows(
-            self.rng, self._config.tasks_per_batch, self._config.trials_per_task
-        )
-        batch = self._to_batch(self._relabel(self.rng, rows, self._table.training))
-        return batch, self._draw_noise(batch, self.noise)
-
-    @torch.no_grad()
-    def validate(self, vae: Vae) -> list[float]:
-        """The ELBO's terms on the held-out trials: the same trials, donors and noise every time."""
-        noise = torch_generator(self._seed, "train-vae", "validation", device=self._device)
-        total = torch.zeros(len(TERMS), device=self._device)
-        for batch in self._validation:
-            terms = elbo(vae, batch, self._draw_noise(batch, noise), self._config.elbo)
-            total += torch.stack(terms) * len(batch.targets)
-        means: list[float] = (total / self.held_out.count).tolist()
-        return means
-
-    def _relabel(
-        self, rng: np.random.Generator, rows: np.ndarray, pools: tuple[np.ndarray, ...]
-    ) -> Trials:
-        table = self._table
-        return relabel_batch(
-            rng,
-            table.trials,
-            rows,
-            table.task_of_row,
-            pools,
-            self._family,
-            table.tasks,
-            self._config.relabelling,
-        )
-
-    def _to_batch(self, trials: Trials) -> ElboBatch:
-        return make_batch(trials, self._family, self._config.model.reward_decoder, self._device)
-
-    def _draw_noise(self, batch: ElboBatch, generator: torch.Generator) -> Tensor:
-        trials, steps = batch.targets.shape
-        shape = (trials, steps + 1, self._config.model.encoder.latent_dim)
-        return torch.randn(shape, generator=generator, device=self._device)
 
 
 class Training:

@@ -78,7 +78,8 @@ class TrialTable:
 
     def first_validation_rows(self, most: int) -> tuple[Int64, ...]:
         """Validation rows of every task, equally many a task and about `most` in all."""
-        each = max(1, most // len(self.tasks))
+        fewest = min(len(rows) for rows in self.validation)
+        each = max(1, min(most // len(self.tasks), fewest))
         return tuple(rows[:each] for rows in self.validation)
 
 

@@ -1,0 +1,89 @@
+"""Batches for training the belief: drawn and relabelled afresh, or held out and fixed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from algorithms.elbo import elbo
+from algorithms.elbo_batch import ElboBatch, make_batch
+from algorithms.relabelling import relabel_batch
+from datasets.trials import Trials
+from environments.base import TaskFamily
+from models.vae import Vae
+from stages.config import VaeConfig
+from stages.seeds import numpy_generator, torch_generator
+from stages.trial_table import TrialTable, join_rows
+
+TERMS = ("loss", "rec_reward", "rec_state", "kl")  # of ElboTerms, as the curves call them
+
+_VALIDATION_TRIALS = 512  # most trials of the validation curve, equally many a task
+
+
+class BatchSource:
+    """Draws relabelled training batches, and holds the fixed validation batches."""
+
+    def __init__(
+        self, table: TrialTable, family: TaskFamily, config: VaeConfig, seed: int, device: str
+    ) -> None:
+        self._table, self._family, self._config = table, family, config
+        self._device = device
+        self._seed = seed
+        self.rng = numpy_generator(seed, "train-vae", "batches")
+        self.noise = torch_generator(seed, "train-vae", "noise", device=device)
+        held_out = table.first_validation_rows(_VALIDATION_TRIALS)
+        self.held_out = self._relabel(
+            numpy_generator(seed, "train-vae", "validation"), join_rows(held_out), table.validation
+        )
+        size = config.tasks_per_batch * config.trials_per_task
+        self._validation = [
+            self._to_batch(self.held_out.select(slice(first, first + size)))
+            for first in range(0, self.held_out.count, size)
+        ]
+
+    def draw(self) -> tuple[ElboBatch, Tensor]:
+        """A training batch of B trials, relabelled, and its noise (B, T + 1, L)."""
+        rows = self._table.draw_rows(
+            self.rng, self._config.tasks_per_batch, self._config.trials_per_task
+        )
+        batch = self._to_batch(self._relabel(self.rng, rows, self._table.training))
+        return batch, self._draw_noise(batch, self.noise)
+
+    @torch.no_grad()
+    def validate(self, vae: Vae) -> list[float]:
+        """The ELBO's terms on the held-out trials: the same trials, donors and noise every time."""
+        noise = torch_generator(self._seed, "train-vae", "validation", device=self._device)
+        total = torch.zeros(len(TERMS), device=self._device)
+        for batch in self._validation:
+            terms = elbo(vae, batch, self._draw_noise(batch, noise), self._config.elbo)
+            total += torch.stack(terms) * len(batch.targets)
+        means: list[float] = (total / self.held_out.count).tolist()
+        return means
+
+    def _relabel(
+        self,
+        rng: np.random.Generator,
+        rows: NDArray[np.int64],
+        pools: tuple[NDArray[np.int64], ...],
+    ) -> Trials:
+        table = self._table
+        return relabel_batch(
+            rng,
+            table.trials,
+            rows,
+            table.task_of_row,
+            pools,
+            self._family,
+            table.tasks,
+            self._config.relabelling,
+        )
+
+    def _to_batch(self, trials: Trials) -> ElboBatch:
+        return make_batch(trials, self._family, self._config.model.reward_decoder, self._device)
+
+    def _draw_noise(self, batch: ElboBatch, generator: torch.Generator) -> Tensor:
+        trials, steps = batch.targets.shape
+        shape = (trials, steps + 1, self._config.model.encoder.latent_dim)
+        return torch.randn(shape, generator=generator, device=self._device)
