@@ -138,7 +138,7 @@ def _to_json(record: RunRecord) -> dict[str, Any]:
 
 
 def _identity(record: RunRecord) -> tuple[str, tuple[str, ...], int]:
-    return record.preset, record.overrides, record.seed
+    return record.preset, tuple(sorted(record.overrides)), record.seed
 
 
 def _words(record: RunRecord) -> list[str]:
