@@ -173,13 +173,13 @@ def test_garbage_collectors_remove_nothing_in_use(tmp_path: Path, straight: dict
 def test_killed_at_random_times(tmp_path: Path, straight: dict[str, str]) -> None:
     rng = random.Random(0)
     kills = attempts = 0
-    while kills < 60:
+    while kills < 40:
         home = tmp_path / str(attempts)
         attempts += 1
         while True:
             process = omrl_process(home, *RUN, env={"OMRL_FAKE_SLEEP": "0.02"})
             try:
-                code, errors = finish(process, rng.uniform(0.2, 3))
+                code, errors = finish(process, rng.uniform(0.3, 1.6))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
