@@ -137,9 +137,14 @@ class Learner(nn.Module, ABC):
             return states
         return torch.addcmul(self.input_shift, states, self.input_scale)
 
-    def noise(self, *shape: int) -> Tensor:
-        """Standard normal numbers of this learner's own generator."""
-        return torch.randn(shape, generator=self.generator, device=self.device)
+    def noise(self, agents: int, rows: int, width: int) -> Tensor:
+        """Standard normal numbers of this learner's own generator, (agents, rows, width).
+
+        They lie as (agents, width, rows), like a network's outputs, so that the two combine fast.
+        """
+        shape = (agents, width, rows)
+        drawn = torch.randn(shape, generator=self.generator, device=self.device)
+        return drawn.transpose(1, 2)
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers from U(-1, 1) of this learner's own generator."""

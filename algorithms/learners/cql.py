@@ -83,17 +83,18 @@ class CQL(SAC):
             actions (A, 3N, B, action_dim) and log-densities (A, 3N, B).
         """
         agents, rows, _ = states.shape
-        shape = (agents, self.config.cql_actions, rows, self.sizes.action_dim)
-        uniform = self.uniform(*shape)
+        count, width = self.config.cql_actions, self.sizes.action_dim
+        uniform = self.uniform(agents, count * rows, width)
         actions = [uniform]
-        log_densities = [uniform.new_full(shape[:3], -shape[3] * _LOG_2)]
+        log_densities = [uniform.new_full((agents, count * rows), -width * _LOG_2)]
         for at in (states, following):
             mean, log_std = self.policy(at)
-            policy = Gaussian(mean.unsqueeze(1), log_std.unsqueeze(1))
-            drawn, log_density = sample(policy, self.noise(*shape))
+            policy = Gaussian(mean.repeat(1, count, 1), log_std.repeat(1, count, 1))
+            drawn, log_density = sample(policy, self.noise(agents, count * rows, width))
             actions.append(drawn)
             log_densities.append(log_density)
-        return torch.cat(actions, 1), torch.cat(log_densities, 1)
+        shape = (agents, 3 * count, rows)
+        return torch.cat(actions, 1).view(*shape, width), torch.cat(log_densities, 1).view(shape)
 
 
 class DiscreteCQL(DQN):

@@ -131,4 +131,4 @@ class SAC(Learner):
         policy = self.policy(self.normalised(states))
         if deterministic:
             return torch.tanh(policy.mean)
-        return torch.tanh(policy.mean + policy.log_std.exp() * self.noise(*policy.mean.shape))
+        return sample(policy, self.noise(*policy.mean.shape))[0]

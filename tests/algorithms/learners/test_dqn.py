@@ -80,7 +80,7 @@ def test_losses(rule: str) -> None:
             total += (chosen - float(targets[agent, b])) ** 2
             if rule == "cql-discrete":
                 total += weight * (math.log(sum(math.exp(q) for q in row)) - chosen)
-        assert float(losses[agent]) == pytest.approx(total / batch.rewards.shape[1], rel=1e-5)
+        assert losses[agent].item() == pytest.approx(total / batch.rewards.shape[1], rel=1e-5)
 
 
 def test_targets_follow_by_polyak_averaging() -> None:

@@ -55,6 +55,14 @@ def test_log_densities_are_those_of_torch() -> None:
     torch.testing.assert_close(densities, expected, rtol=1e-6, atol=1e-6)
 
 
+def test_the_written_out_gradient_is_that_of_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, log_std, noise = torch.randn(3, 9, 4, generator=generator, dtype=torch.float64)
+    mean.requires_grad_()
+    log_std.requires_grad_()
+    assert torch.autograd.gradcheck(lambda m, s: sample(Gaussian(m, s), noise), (mean, log_std))
+
+
 def test_the_density_integrates_to_one() -> None:
     policy = Gaussian(torch.tensor([0.4]).double(), torch.tensor([-0.3]).double())
     edges = torch.linspace(-1, 1, 20001, dtype=torch.float64)
