@@ -185,9 +185,9 @@ def run_trials(
             log.observations[:, block, episode, step + 1] = observation
             log.actions[:, block, episode, step] = actions.view(*lead, -1)
             log.rewards[:, block, episode, step] = torch.from_numpy(result.rewards).view(lead)
-            log.terminations[:, block, episode, step] = torch.from_numpy(
-                result.terminations
-            ).view(lead)
+            log.terminations[:, block, episode, step] = torch.from_numpy(result.terminations).view(
+                lead
+            )
     log.filled += trials
     returns: NDArray[np.float64] = log.rewards[:, block].double().sum((2, 3)).mean(1).numpy()
     return returns

@@ -35,7 +35,7 @@ class ScriptedActor(Actor):
         rows = observations.reshape(tasks * trials, -1).numpy()
         target = self._tasks
         if donors is not None:
-            target = self._tasks.reshape(tasks, trials, -1)[donors.numpy()].reshape(rows.shape[0], -1)
-        return torch.from_numpy(
-            self._family.scripted_actions(rows, target, self._rng, self._noise)
-        )
+            target = self._tasks.reshape(tasks, trials, -1)[donors.numpy()].reshape(
+                rows.shape[0], -1
+            )
+        return torch.from_numpy(self._family.scripted_actions(rows, target, self._rng, self._noise))

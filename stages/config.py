@@ -44,7 +44,10 @@ class CollectConfig(FrozenConfig):
     epsilon_end: float = Field(0.0, ge=0, le=1, description="dqn: exploration at the end")
     scripted_noise: NonNegativeFloat = Field(0.3, description="scripted: sd of the action noise")
     policy_replaying: float = Field(
-        0.0, ge=0, le=1, description="share of rounds' trials whose first half another task's agent acts"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of rounds' trials whose first half another task's agent acts",
     )
     group_size: PositiveInt = Field(
         20, description="tasks trained as one batched network; groups spread over workers"
@@ -73,7 +76,9 @@ class RelabelConfig(FrozenConfig):
     trials: PositiveInt | None = Field(None, description="trials a task to keep; all if null")
     skip_trials: NonNegativeInt = Field(0, description="first trials a task to leave out")
     block_trials: PositiveInt = Field(256, description="trials encoded at once; bounds the memory")
-    belief_rewards: bool = Field(False, description="also store R+, with the belief before the step")
+    belief_rewards: bool = Field(
+        False, description="also store R+, with the belief before the step"
+    )
     belief_reward_samples: PositiveInt = Field(20, description="latent samples of R+")
 
 
@@ -82,10 +87,15 @@ class OfflineConfig(FrozenConfig):
 
     learner: LearnerConfig = LearnerConfig()
     beliefs: bool = Field(True, description="false trains a task-blind agent on the states alone")
-    use_belief_rewards: bool = Field(False, description="learn from R+ instead of the log's rewards")
+    use_belief_rewards: bool = Field(
+        False, description="learn from R+ instead of the log's rewards"
+    )
     normalise: bool = Field(True, description="scale hyper-states by the data's mean and deviation")
     updates: PositiveInt = Field(50_000, description="gradient steps")
     batch_size: PositiveInt = Field(1024, description="transitions a step, over all tasks")
+    learning_rate_decay: float = Field(
+        0.5, ge=0, le=1, description="last share of the updates, over which rates go to zero"
+    )
     evaluate_every: PositiveInt = Field(5000, description="updates between evaluations")
     log_every: PositiveInt = Field(500, description="updates between logged losses")
     memory_gb: PositiveFloat = Field(8.0, description="largest hyper-state table held in memory")

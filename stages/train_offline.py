@@ -141,14 +141,25 @@ class Evaluator:
 class Training:
     """The state of one run: learner, random draws, curves, and the best weights so far."""
 
-    def __init__(self, learner: Learner, draws: torch.Generator) -> None:
+    def __init__(self, learner: Learner, draws: torch.Generator, config: OfflineConfig) -> None:
         self.learner, self.draws = learner, draws
+        self._updates, self._decay = config.updates, config.learning_rate_decay
+        self._rates = {name: adam.learning_rate for name, adam in learner.optimisers.items()}
         self.step = 0
         self.best = -np.inf
         self.metrics: list[dict[str, float]] = []
         self.evaluations: list[dict[str, float]] = []
         self.best_weights: dict[str, Tensor] = {}
         self.best_step = 0
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One gradient step at the learning rate that this step has."""
+        if self._decay:
+            factor = min(1.0, (1.0 - self.step / self._updates) / self._decay)
+            for name, rate in self._rates.items():
+                self.learner.optimisers[name].learning_rate = rate * factor
+        self.step += 1
+        return self.learner.update(batch)
 
     def save(self, file: CheckpointFile) -> None:
         """Write everything the next update depends on."""
@@ -214,7 +225,7 @@ def train_offline(
     if config.normalise:
         learner.set_normalisation(*table.moments())
     draws = torch_generator(seed, "train-offline", role, "batches", device=context.device)
-    training = Training(learner, draws)
+    training = Training(learner, draws, config)
     evaluator = Evaluator(inputs["vae"], meta, seed, context.device)
     file = CheckpointFile(context.checkpoints / "training.safetensors")
     training.restore(file)
@@ -245,9 +256,8 @@ def _train(
         pending = 0
         while training.step < config.updates:
             batch = table.sample(config.batch_size, training.draws)
-            for name, value in training.learner.update(batch).items():
+            for name, value in training.update(batch).items():
                 totals[name] = totals[name] + value if name in totals else value.clone()
-            training.step += 1
             pending += 1
             last = training.step == config.updates
             if training.step % config.log_every == 0 or last:
