@@ -10,6 +10,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, get_args
 
+from pipeline.exits import exit_code
 from pipeline.explain import outlooks
 from pipeline.prefect_server import ensure_server, settle_environment
 from pipeline.run import OnStep, RunRequest, RunResult, execute
@@ -45,7 +46,9 @@ def execute_with_prefect(
         _call_flow(request, session, report)
     except Exception as error:
         if session.error is not None:
-            raise session.error from None
+            raise session.error from None  # without Prefect's frames
+        if exit_code(error) is not None:
+            raise
         if not session.results:
             log.warning("Prefect failed (%s); going on without it", _short(error))
             return execute(request, store, stop=stop, on_step=on_step)

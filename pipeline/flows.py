@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prefect import flow, get_run_logger, task
+from prefect import runtime as runtime_of
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 from pydantic import BaseModel, Field, NonNegativeInt
@@ -83,22 +83,29 @@ class Session:
 SESSION: ContextVar[Session | None] = ContextVar("SESSION", default=None)
 
 
+def _flow_run_name() -> str:
+    """`gridworld, seed 0`, as it stands in Prefect's lists."""
+    given = runtime_of.flow_run.parameters
+    seeds = ", ".join(map(str, given["seeds"]))
+    return f"{given['preset']}, seed {seeds}"
+
+
 @flow(
     name="collect-vae-offline",
-    flow_run_name="{preset}-seeds{seeds}",
+    flow_run_name=_flow_run_name,
     persist_result=False,
-    retries=0,
+    result_serializer="json",  # of a failed run's exception: nothing is pickled
 )
 def collect_vae_offline(
     preset: Preset,
     seeds: list[NonNegativeInt] = [0],  # noqa: B006 (Prefect shows it as the form's default)
+    refresh: list[StageName] = [],  # noqa: B006
+    overrides: list[str] = [],  # noqa: B006
     collect: CollectOverrides = _NO_COLLECT,
     vae: VaeOverrides = _NO_VAE,
     relabel: RelabelOverrides = _NO_RELABEL,
     offline: OfflineOverrides = _NO_OFFLINE,
     evaluate: EvaluateOverrides = _NO_EVALUATE,
-    overrides: list[str] = [],  # noqa: B006
-    refresh: list[StageName] = [],  # noqa: B006
     name: str | None = None,
     report: bool = True,
     runtime: RuntimeConfig = _RUNTIME,
@@ -108,13 +115,13 @@ def collect_vae_offline(
     Args:
         preset: what the run starts from; only what differs needs to be set below.
         seeds: the run is carried out once for each.
+        refresh: stages to make anew though they are in the store.
+        overrides: any setting as KEY=VALUE, such as vae.kl_weight=0.1; they win over those below.
         collect: settings of the collection that differ from the preset's.
         vae: settings of the belief encoder's training that differ.
         relabel: settings of state relabelling that differ.
         offline: settings of offline RL that differ.
         evaluate: settings of the evaluation that differ.
-        overrides: any setting as KEY=VALUE, such as vae.kl_weight=0.1; they win over the above.
-        refresh: stages to make anew though they are in the store.
         name: the run's name instead of the preset's.
         report: draw the HTML page and leave its tables and figures as artifacts.
         runtime: device, threads and workers; results do not depend on them.
@@ -126,6 +133,7 @@ def collect_vae_offline(
     texts = [text for section in (*sections, ("evaluate", evaluate)) for text in settings(*section)]
     loaded = load_config(preset, [*texts, *overrides])
     session = SESSION.get() or Session(Store(default_root()), threading.Event())
+    caller = TaskCaller(session)
     for seed in seeds:
         request = RunRequest(
             loaded=loaded,
@@ -135,19 +143,17 @@ def collect_vae_offline(
             runtime=runtime,
             command=session.command or _command(preset, loaded.overrides, seed, name),
         )
-        caller = TaskCaller(session)
-        session.results.append(
-            execute(request, session.store, caller.call, session.stop, session.done)
-        )
+        result = execute(request, session.store, caller.call, session.stop, session.done)
+        session.results.append(result)
     names = [result.record.name for result in session.results]
     if report:
-        _report(session.store, names, anew=REPORT in refresh)
+        _report(session.store, names, REPORT in refresh, list(caller.states.values()))
     return names
 
 
 @dataclass
 class TaskCaller:
-    """Calls each step of one run as a Prefect task that waits for those it reads from."""
+    """Calls each step as a Prefect task that waits for those it reads from."""
 
     session: Session
     states: dict[str, State[Any]] = field(default_factory=dict)  # by reference
@@ -165,6 +171,7 @@ class TaskCaller:
             task_run_name=f"{call.step.name}-seed{call.recipe.seed}",
             cache_policy=NO_CACHE,
             persist_result=False,
+            result_serializer="json",
         )
         def stage() -> Any:
             try:
@@ -194,22 +201,25 @@ def _completed(step: Step, artefact: Artefact) -> State[ArtefactReference]:
     return Completed(name=name, message=artefact.reference, data=reference)
 
 
-def _report(store: Store, names: Sequence[str], anew: bool) -> Path:
+def _report(store: Store, names: Sequence[str], anew: bool, after: Sequence[State[Any]]) -> None:
     """The page of these runs, and its tables and figures as Prefect artifacts."""
     from pipeline.commands.report import write
 
-    made: list[Path] = []
-
-    @task(name=REPORT, cache_policy=NO_CACHE, persist_result=False)
+    @task(
+        name=REPORT,
+        task_run_name=REPORT,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        result_serializer="json",
+    )
     def draw() -> State[str]:
         begun = time.time_ns()
-        made.append(write(store, names, refresh=anew))
-        publish_artifacts(made[0].parent)
-        name = "Cached" if made[0].stat().st_mtime_ns < begun else None
-        return Completed(name=name, message=str(made[0]), data=str(made[0]))
+        page = write(store, names, refresh=anew)
+        publish_artifacts(page.parent)
+        name = "Cached" if page.stat().st_mtime_ns < begun else None
+        return Completed(name=name, message=str(page), data=str(page))
 
-    draw(return_state=True).result()
-    return made[0]
+    draw(wait_for=after, return_state=True).result()
 
 
 def _command(preset: str, overrides: Sequence[str], seed: int, name: str | None) -> str:

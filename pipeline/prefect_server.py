@@ -34,6 +34,10 @@ _EPHEMERAL = {
     "PREFECT_SERVER_UI_ENABLED": "false",
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
 }
+_COMMAND = (
+    *("-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+    *("--log-level", "error", "--lifespan", "on"),
+)
 STARTUP_SECONDS = 120.0
 _PR_SET_PDEATHSIG = 1
 
@@ -77,9 +81,15 @@ class PendingServer:
                         return
             except OSError:
                 time.sleep(0.1)
-        _stop(self.process)
-        os.environ.pop("PREFECT_API_URL", None)
+        self.stop()
         raise ServerNotStartedError(f"its server did not start, see {self.log}")
+
+    def stop(self) -> None:
+        """End it, if it is ours."""
+        if self.process is not None:
+            _stop(self.process)
+            atexit.unregister(self.stop)
+            os.environ.pop("PREFECT_API_URL", None)
 
 
 def ensure_server() -> PendingServer:
@@ -98,16 +108,16 @@ def ensure_server() -> PendingServer:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         process = _start(listener.fileno(), log)
-    atexit.register(_stop, process)
     os.environ["PREFECT_API_URL"] = url
-    return PendingServer(url, process, log)
+    pending = PendingServer(url, process, log)
+    atexit.register(pending.stop)
+    return pending
 
 
 def _start(descriptor: int, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [*command, "--fd", str(descriptor), "--log-level", "error", "--lifespan", "on"],
+            [sys.executable, *_COMMAND, "--fd", str(descriptor)],
             env={**os.environ, **_EPHEMERAL},
             stdin=subprocess.DEVNULL,
             stdout=stream,

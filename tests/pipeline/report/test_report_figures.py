@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from report_data import MakeSeed, seed_maker
 
 from datasets.errors import DataError
 from environments.registry import DOMAINS, load_family
@@ -15,6 +17,12 @@ from pipeline.report import beliefs, panels
 from pipeline.report.curves import Reference, curve_panels, split_name
 from pipeline.report.rollouts import episode_legend, rollout_panels, spread_tasks
 from pipeline.report.sources import Curves, SeedOutputs
+
+
+@pytest.fixture
+def make_seed(tmp_path: Path) -> MakeSeed:
+    """Writes made-up artefacts of one seed."""
+    return seed_maker(tmp_path / "made")
 
 
 def test_a_panel_follows_the_page() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_data import MakeSeed, seed_maker
 
 from datasets.errors import DataError
 from pipeline.report.build import OtherRun, ReportRequest, write_report
@@ -16,6 +17,13 @@ from pipeline.report.comparison import differences
 from pipeline.report.lineage import cards, duration, file_size
 from pipeline.report.scores import PolicyScores, gather
 from pipeline.report.sources import Scores, SeedOutputs
+
+
+@pytest.fixture
+def make_seed(tmp_path: Path) -> MakeSeed:
+    """Writes made-up artefacts of one seed."""
+    return seed_maker(tmp_path / "made")
+
 
 VOID = {"meta", "link", "br", "path", "use", "circle", "rect", "image"}
 

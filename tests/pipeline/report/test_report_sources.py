@@ -6,10 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_data import MakeSeed, seed_maker
 
 from datasets.errors import DataError
 from datasets.files import read_json, write_json
 from pipeline.report.sources import Curves, Scores, SeedFolders, SeedOutputs
+
+
+@pytest.fixture
+def make_seed(tmp_path: Path) -> MakeSeed:
+    """Writes made-up artefacts of one seed."""
+    return seed_maker(tmp_path / "made")
 
 
 def test_curves_keep_gaps_as_nan(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from datasets.checkpoints import save_tensors
 from datasets.files import write_json
@@ -20,14 +19,12 @@ LATENT = 5
 MakeSeed = Callable[..., SeedFolders]
 
 
-@pytest.fixture
-def make_seed(tmp_path: Path) -> MakeSeed:
-    """Writes one seed's artefacts below the test's folder: `make_seed("gridworld", seed=0)`."""
+def seed_maker(root: Path) -> MakeSeed:
+    """Writes one seed's artefacts below `root`: `make_seed("gridworld", seed=0)`."""
 
     def make(family: str, seed: int = 0, level: float = 0.9, tasks: int = 6) -> SeedFolders:
-        return write_seed(
-            tmp_path / f"{family}-{seed}-{level}", load_family(family), seed, level, tasks
-        )
+        folder = root / f"{family}-{seed}-{level}"
+        return write_seed(folder, load_family(family), seed, level, tasks)
 
     return make
 
