@@ -7,6 +7,7 @@ to watch, and where Prefect itself fails the run goes on without it.
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from typing import TYPE_CHECKING, get_args
 
@@ -66,7 +67,8 @@ def _open_session(
     pending.wait()
     from pipeline.flows import Session
 
-    return Session(store, stop, on_step, request.command)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    return Session(store, stop, on_step, request.command, on_sigterm=on_sigterm)
 
 
 def _import_quietly() -> None:

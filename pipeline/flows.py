@@ -7,9 +7,11 @@ tell whether data are whole). Importing this imports Prefect, so nothing else do
 from __future__ import annotations
 
 import shlex
+import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -71,6 +73,7 @@ class Session:
     command: str = ""
     results: list[RunResult] = field(default_factory=list)
     error: BaseException | None = None  # a stage's own, as raised
+    on_sigterm: Any = None  # the program's own handler, as signal.getsignal gives it
 
     def done(self, step: Step, artefact: Artefact) -> None:
         """Say that a step is done: in the run's log, and to whoever called."""
@@ -143,12 +146,30 @@ def collect_vae_offline(
             runtime=runtime,
             command=session.command or _command(preset, loaded.overrides, seed, name),
         )
-        result = execute(request, session.store, caller.call, session.stop, session.done)
+        with _own_sigterm(session):
+            result = execute(request, session.store, caller.call, session.stop, session.done)
         session.results.append(result)
     names = [result.record.name for result in session.results]
     if report:
         _report(session.store, names, REPORT in refresh, list(caller.states.values()))
     return names
+
+
+@contextmanager
+def _own_sigterm(session: Session) -> Iterator[None]:
+    """Let SIGTERM reach the calling program's handler, which has the stage save a checkpoint.
+
+    Prefect puts its own over it, which raises wherever the program is. A worker's run keeps that
+    one: without it, Prefect could not tell a cancelled run from a crashed one.
+    """
+    if session.on_sigterm is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    prefects = signal.signal(signal.SIGTERM, session.on_sigterm)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, prefects)
 
 
 @dataclass

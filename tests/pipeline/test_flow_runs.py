@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,6 +150,22 @@ def test_a_stop_is_passed_on(toy: Any, store: Store) -> None:
     stop = threading.Event()
     with pytest.raises(Interrupted):
         execute_with_prefect(toy(), store, stop, on_step=lambda *_: stop.set())
+
+
+def test_sigterm_reaches_our_handler_during_a_run_and_is_handed_back(
+    toy: Any, store: Store
+) -> None:
+    mine: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: mine.append(number))
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        execute_with_prefect(
+            toy(), store, on_step=lambda *_: os.kill(os.getpid(), signal.SIGTERM), report=False
+        )
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert mine == [signal.SIGTERM] * len(NAMES[:-1])
 
 
 def test_a_wrong_run_name_is_the_users_error(toy: Any, store: Store) -> None:
