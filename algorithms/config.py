@@ -52,6 +52,12 @@ class RelabellingConfig(FrozenConfig):
     donors: Literal["other-tasks", "any-task"] = Field(
         "other-tasks", description="whose behaviour leads a relabelled trial"
     )
+    whole_trials: float = Field(
+        0.0, ge=0, le=1, description="share of relabelled trials whose every episode is the donor's"
+    )
+    decoded_donors: float = Field(
+        0.0, ge=0, le=1, description="share of trials that decode a donor's trial, not their own"
+    )
 
 
 class ElboConfig(FrozenConfig):

@@ -95,7 +95,7 @@ def _reward_loss(vae: Vae, latents: Tensor, batch: ElboBatch, block_pairs: int) 
     bernoulli = vae.config.reward_decoder.likelihood == "bernoulli"
     return pair_loss(
         decoder.latent(latents),
-        decoder.project_transitions(vae.decoder_inputs(batch.transitions)),
+        decoder.project_transitions(vae.decoder_inputs(batch.decoded)),
         batch.targets[..., None],
         decoder.upper,
         "bernoulli" if bernoulli else "squared-error",
@@ -115,7 +115,7 @@ def _state_loss(vae: Vae, latents: Tensor, batch: ElboBatch, block_pairs: int) -
     decoder = vae.state_decoder
     if decoder is None:
         return latents.new_zeros(())
-    transitions = batch.transitions
+    transitions = batch.decoded
     return pair_loss(
         decoder.latent(latents),
         decoder.project_transitions(vae.decoder_inputs(transitions)),

@@ -19,11 +19,12 @@ Float32 = NDArray[np.float32]
 
 
 class ElboBatch(NamedTuple):
-    """B trials of T = K*H steps."""
+    """B trials of T = K*H steps: what is encoded, and what its posteriors decode."""
 
-    transitions: Transitions
-    targets: Tensor  # (B, T) reward, or 1 where it is the high one of two (Bernoulli)
-    cells: Tensor | None  # (B, T) int64, the cell of s', for a reward head a cell
+    transitions: Transitions  # encoded
+    decoded: Transitions  # the same, but where relabelling asks for a donor's
+    targets: Tensor  # (B, T) decoded reward, or 1 where it is the high one of two (Bernoulli)
+    cells: Tensor | None  # (B, T) int64, the decoded cell of s', for a reward head a cell
 
 
 def check_likelihood(family: TaskFamily, config: RewardDecoderConfig) -> None:
@@ -62,8 +63,13 @@ def make_batch(
     family: TaskFamily,
     config: RewardDecoderConfig,
     device: torch.device | str = "cpu",
+    decoded: Trials | None = None,
 ) -> ElboBatch:
-    """N trials with the decoder's targets, on `device`."""
+    """N trials with the decoder's targets, on `device`; `decoded` trials are their own if None."""
+    encoded = to_transitions(trials, device)
+    transitions = encoded
+    if decoded is not None and decoded is not trials:
+        trials, transitions = decoded, to_transitions(decoded, device)
     rewards = trials.rewards.reshape(trials.count, trials.steps)
     targets: Float32 = rewards
     cells = None
@@ -72,7 +78,7 @@ def make_batch(
     if config.enabled and config.likelihood == "bernoulli-per-cell":
         entered = family.cell(trials.next_observations)
         cells = _tensor(entered.reshape(trials.count, trials.steps), device)
-    return ElboBatch(to_transitions(trials, device), _tensor(targets, device), cells)
+    return ElboBatch(encoded, transitions, _tensor(targets, device), cells)
 
 
 def is_high(rewards: Float32, binary_reward: tuple[float, float] | None) -> Float32:

@@ -6,8 +6,15 @@ donor trial, rewards and terminations recomputed exactly under the target's task
 
 Deliberate deviations from the published code: donors are drawn afresh for every batch, without
 replacement inside it and from original trials only; nothing is overwritten; terminations are
-recomputed too. A family whose tasks differ in dynamics is refused: behaviour under other dynamics
-has no exact counterpart (policy replaying, in collection, takes its place).
+recomputed too. Two extensions, off by default: in a share `whole_trials` of the relabelled trials
+every episode is the donor's, which shows the belief long searches that find nothing; and a share
+`decoded_donors` of the trials is scored on a donor's relabelled trial (`decoded_trials`) instead of
+its own. A task's own behaviour visits its own goal far more often than others do, so a decoder that
+sees only that learns "where a trial goes, the reward is", and over-estimates unvisited places;
+donors' visits do not depend on the task, and so remove that bias.
+
+A family whose tasks differ in dynamics is refused: behaviour under other dynamics has no exact
+counterpart (policy replaying, in collection, takes its place).
 """
 
 from __future__ import annotations
@@ -82,13 +89,18 @@ def draw_donors(
 
 
 def relabel_rewards(
-    trials: Trials, donors: Trials, family: TaskFamily, tasks: NDArray[np.float64]
+    trials: Trials,
+    donors: Trials,
+    family: TaskFamily,
+    tasks: NDArray[np.float64],
+    lead: int | None = None,
 ) -> Trials:
-    """Trials whose first half is the donors', under their own tasks' rewards; inputs are untouched.
+    """Trials that open with the donors' episodes, under their own tasks' rewards.
 
-    trials and donors (N, K, H, ...), tasks (N, task_dim) of `trials`. Infos are dropped.
+    trials and donors (N, K, H, ...), tasks (N, task_dim) of `trials`; `lead` episodes are the
+    donors', max(1, K // 2) if None. Inputs are untouched, infos are dropped.
     """
-    lead = max(1, trials.episodes // 2)
+    lead = max(1, trials.episodes // 2) if lead is None else lead
     leading = {
         name: getattr(donors, name)[:, :lead] for name in ("observations", "actions", "truncations")
     }
@@ -131,11 +143,44 @@ def relabel_batch(
     own = task_of_row[rows[targets]]
     donors = table.select(draw_donors(rng, own, pools, config))
     relabelled = relabel_rewards(batch.select(targets), donors, family, tasks[own])
-    if len(targets) == len(rows):
-        return relabelled
+    if config.whole_trials:
+        whole = draw_targets(rng, len(targets), config.whole_trials)
+        acted = donors.select(whole)
+        taken = relabel_rewards(acted, acted, family, tasks[own[whole]], acted.episodes)
+        relabelled = _merged(relabelled, whole, taken)
+    return relabelled if len(targets) == len(rows) else _merged(batch, targets, relabelled)
+
+
+def decoded_trials(
+    rng: np.random.Generator,
+    batch: Trials,
+    table: Trials,
+    rows: Int64,
+    task_of_row: Int64,
+    pools: Sequence[Int64],
+    family: TaskFamily,
+    tasks: NDArray[np.float64],
+    config: RelabellingConfig,
+) -> Trials:
+    """What the posteriors of `batch` decode: itself, but for a share, which decodes donors' trials.
+
+    Arguments as of `relabel_batch`, which made `batch` from `rows`. Donors are uniform over all
+    trials of the pools, so that whom they visit does not depend on the task.
+    """
+    targets = draw_targets(rng, len(rows), config.decoded_donors if config.enabled else 0.0)
+    if len(targets) == 0:
+        return batch
+    pool = np.concatenate(pools)
+    donors = table.select(rng.choice(pool, len(targets), replace=len(targets) > len(pool)))
+    own = tasks[task_of_row[rows[targets]]]
+    return _merged(batch, targets, relabel_rewards(donors, donors, family, own, donors.episodes))
+
+
+def _merged(batch: Trials, places: Int64, others: Trials) -> Trials:
+    """A copy of the batch with other trials at `places`."""
     merged = {name: getattr(batch, name).copy() for name in _RELABELLED}
     for name, array in merged.items():
-        array[targets] = getattr(relabelled, name)
+        array[places] = getattr(others, name)
     return replace(batch, **merged, infos={})
 
 

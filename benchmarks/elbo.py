@@ -57,7 +57,7 @@ def make_case(domain: str) -> tuple[Vae, ElboBatch, Tensor]:
     vae = Vae(model, 2, 1 if cells else 2, 5 if cells else None, 25 if cells else None, draw)
     return (
         vae,
-        ElboBatch(transitions, high, entered),
+        ElboBatch(transitions, transitions, high, entered),
         torch.randn(TRIALS, steps + 1, 5, generator=draw),
     )
 

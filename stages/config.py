@@ -75,6 +75,10 @@ class RelabelConfig(FrozenConfig):
 
     trials: PositiveInt | None = Field(None, description="trials a task to keep; all if null")
     skip_trials: NonNegativeInt = Field(0, description="first trials a task to leave out")
+    relabelled_copies: NonNegativeInt = Field(
+        0, description="copies of every trial, rewards relabelled before the belief sees them"
+    )
+    relabelling: RelabellingConfig = RelabellingConfig()
     block_trials: PositiveInt = Field(256, description="trials encoded at once; bounds the memory")
     belief_rewards: bool = Field(
         False, description="also store R+, with the belief before the step"

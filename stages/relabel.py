@@ -3,11 +3,17 @@
 Each task is encoded on its own, in blocks of trials, one recurrent pass a block; belief 0 is the
 prior, and the hidden state is never reset inside a trial. A finished task's beliefs are kept among
 the checkpoints, so a killed run only has to encode the tasks that are left.
+
+`relabelled_copies` adds trials whose rewards were relabelled from other tasks' behaviour, before
+encoding as always: logs of single-task agents hold few long searches that find nothing, and these
+copies hold many. The published program has no counterpart that runs. A task's donors come from at
+most `DONOR_TASKS` other tasks, so that memory does not grow with their number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from algorithms.filtering import belief_rewards, encode_trials
+from algorithms.relabelling import check_relabelling, relabel_batch
 from algorithms.vae_files import VaeDescription, load_description, load_vae
 from datasets.checkpoints import CheckpointFile
 from datasets.files import write_json
@@ -28,9 +35,11 @@ from models.vae import Vae
 from stages.config import RelabelConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
-from stages.seeds import torch_generator
+from stages.seeds import numpy_generator, torch_generator
 
 Arrays = dict[str, NDArray[np.float32]]
+
+DONOR_TASKS = 8
 
 
 def relabel(
@@ -54,10 +63,15 @@ def relabel(
     vae = load_vae(inputs["vae"], context.device)
     family = load_family(meta.family)
     tasks = len(meta.tasks_train)
+    if config.relabelled_copies:
+        check_relabelling(family, tasks, config.relabelling)
     writer: HyperStateWriter | None = None
     with context.progress(tasks, "relabel", "task") as bar:
         for task in range(tasks):
             trials = _select(read_trials(inputs["trials"], task, meta), config, task)
+            if config.relabelled_copies:
+                rng = numpy_generator(seed, "relabel", task)
+                trials = _with_copies(trials, inputs["trials"], meta, family, config, task, rng)
             if writer is None:
                 layout = _layout(meta, description, trials.count, config.belief_rewards)
                 writer = HyperStateWriter(output / "hyper_states.zarr", layout)
@@ -99,6 +113,33 @@ def _encode(
         )
     file.save(encoded, {})
     return encoded
+
+
+def _with_copies(
+    trials: Trials,
+    folder: Path,
+    meta: CollectionMeta,
+    family: TaskFamily,
+    config: RelabelConfig,
+    task: int,
+    rng: np.random.Generator,
+) -> Trials:
+    """The trials of a task, then their copies, relabelled from some other tasks' trials."""
+    others = np.delete(np.arange(len(meta.tasks_train)), task)
+    chosen = np.sort(rng.choice(others, min(DONOR_TASKS, len(others)), replace=False))
+    parts = [replace(trials, infos={})]
+    for donor in chosen:
+        donors = _select(read_trials(folder, int(donor), meta), config, int(donor))
+        parts.append(replace(donors, infos={}))
+    counts = np.array([part.count for part in parts])
+    task_of_row = np.repeat(np.arange(len(parts)), counts)
+    pools = [np.flatnonzero(task_of_row == index) for index in range(len(parts))]
+    table, vectors = Trials.concatenate(parts), meta.tasks_train[[task, *chosen]]
+    copies = [
+        relabel_batch(rng, table, pools[0], task_of_row, pools, family, vectors, config.relabelling)
+        for _ in range(config.relabelled_copies)
+    ]
+    return Trials.concatenate([parts[0], *copies])
 
 
 def _select(trials: Trials, config: RelabelConfig, task: int) -> Trials:

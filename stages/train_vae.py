@@ -37,8 +37,6 @@ from stages.tensorboard import scalar_writer
 from stages.trial_table import TrialTable
 from stages.vae_batches import TERMS, BatchSource
 
-VERSION = 1
-
 COLUMNS = ("step", *(f"{part}_{term}" for term in TERMS for part in ("train", "validation")))
 
 _DIAGNOSED_TRIALS = 128

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from algorithms.elbo import elbo
 from algorithms.elbo_batch import ElboBatch, make_batch
-from algorithms.relabelling import relabel_batch
+from algorithms.relabelling import decoded_trials, relabel_batch
 from datasets.trials import Trials
 from environments.base import TaskFamily
 from models.vae import Vae
@@ -33,14 +33,14 @@ class BatchSource:
         self._seed = seed
         self.rng = numpy_generator(seed, "train-vae", "batches")
         self.noise = torch_generator(seed, "train-vae", "noise", device=device)
-        held_out = table.first_validation_rows(_VALIDATION_TRIALS)
-        self.held_out = self._relabel(
-            numpy_generator(seed, "train-vae", "validation"), join_rows(held_out), table.validation
-        )
+        rows = join_rows(table.first_validation_rows(_VALIDATION_TRIALS))
+        rng = numpy_generator(seed, "train-vae", "validation")
+        self.held_out = self._relabel(rng, rows, table.validation)
+        decoded = self._decoded(rng, self.held_out, rows, table.validation)
         size = config.tasks_per_batch * config.trials_per_task
         self._validation = [
-            self._to_batch(self.held_out.select(slice(first, first + size)))
-            for first in range(0, self.held_out.count, size)
+            self._to_batch(self.held_out.select(part), decoded.select(part))
+            for part in (slice(first, first + size) for first in range(0, len(rows), size))
         ]
 
     def draw(self) -> tuple[ElboBatch, Tensor]:
@@ -48,7 +48,9 @@ class BatchSource:
         rows = self._table.draw_rows(
             self.rng, self._config.tasks_per_batch, self._config.trials_per_task
         )
-        batch = self._to_batch(self._relabel(self.rng, rows, self._table.training))
+        trials = self._relabel(self.rng, rows, self._table.training)
+        decoded = self._decoded(self.rng, trials, rows, self._table.training)
+        batch = self._to_batch(trials, decoded)
         return batch, self._draw_noise(batch, self.noise)
 
     @torch.no_grad()
@@ -80,8 +82,29 @@ class BatchSource:
             self._config.relabelling,
         )
 
-    def _to_batch(self, trials: Trials) -> ElboBatch:
-        return make_batch(trials, self._family, self._config.model.reward_decoder, self._device)
+    def _decoded(
+        self,
+        rng: np.random.Generator,
+        batch: Trials,
+        rows: NDArray[np.int64],
+        pools: tuple[NDArray[np.int64], ...],
+    ) -> Trials:
+        table = self._table
+        return decoded_trials(
+            rng,
+            batch,
+            table.trials,
+            rows,
+            table.task_of_row,
+            pools,
+            self._family,
+            table.tasks,
+            self._config.relabelling,
+        )
+
+    def _to_batch(self, trials: Trials, decoded: Trials) -> ElboBatch:
+        likelihood = self._config.model.reward_decoder
+        return make_batch(trials, self._family, likelihood, self._device, decoded)
 
     def _draw_noise(self, batch: ElboBatch, generator: torch.Generator) -> Tensor:
         trials, steps = batch.targets.shape

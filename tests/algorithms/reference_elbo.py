@@ -29,7 +29,7 @@ def reference_elbo(
             previous = posterior
             latent = mean + posterior.stddev * noise[b, i]
             for t in range(batch.targets.shape[1]):
-                step = Transitions(*(part[b, t] for part in batch.transitions))
+                step = Transitions(*(part[b, t] for part in batch.decoded))
                 if vae.reward_decoder is not None:
                     cell = None if batch.cells is None else int(batch.cells[b, t])
                     reward = reward + _reward_term(vae, latent, step, batch.targets[b, t], cell)

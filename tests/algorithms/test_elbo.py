@@ -59,8 +59,12 @@ def make_batch(discrete: bool, likelihood: str) -> ElboBatch:
     high = torch.randint(0, 2, (B, T), generator=draw).double()
     rewards = high * 1.1 - 0.1
     cells = torch.randint(0, CELLS, (B, T), generator=draw)
+    own = Transitions(observations[:, :-1], actions, rewards, observations[:, 1:])
+    # another trial is decoded than the one that is encoded
+    other = own._replace(observations=-own.observations, next_observations=own.observations)
     return ElboBatch(
-        Transitions(observations[:, :-1], actions, rewards, observations[:, 1:]),
+        own,
+        other,
         rewards if likelihood == "squared-error" else high,
         cells if likelihood == "bernoulli-per-cell" else None,
     )

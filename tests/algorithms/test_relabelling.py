@@ -9,6 +9,7 @@ from algorithms.config import RelabellingConfig
 from algorithms.errors import AlgorithmError
 from algorithms.relabelling import (
     check_relabelling,
+    decoded_trials,
     draw_donors,
     draw_targets,
     relabel_batch,
@@ -174,3 +175,50 @@ def test_tasks_that_differ_in_dynamics_are_refused() -> None:
 def test_one_task_is_refused() -> None:
     with pytest.raises(AlgorithmError, match="at least two tasks"):
         check_relabelling(load_family("gridworld"), 1, RelabellingConfig())
+
+
+def test_whole_trials_are_the_donors_to_the_end_and_decoded_trials_leave_the_batch_alone() -> None:
+    family = load_family("gridworld")
+    tasks = family.all_tasks()[:4]
+    rng = np.random.default_rng(0)
+    observations = rng.integers(0, 5, (40, 4, 16, 2)).astype(np.float32)
+    actions = rng.integers(0, 5, (40, 4, 15, 1))
+    task_of_row = np.repeat(np.arange(4), 10)
+    step = (
+        observations[:, :, :-1],
+        actions,
+        observations[:, :, 1:],
+        tasks[task_of_row][:, None, None],
+    )
+    flags = np.zeros((40, 4, 15), bool)
+    table = Trials(observations, actions, family.reward(*step), flags, flags, {})
+    pools = [np.flatnonzero(task_of_row == task) for task in range(4)]
+    rows = np.arange(0, 40, 2)
+    config = RelabellingConfig(whole_trials=1.0, decoded_donors=0.5)
+    arguments = (table, rows, task_of_row, pools, family, tasks, config)
+    before = table.rewards.copy()
+
+    batch = relabel_batch(rng, *arguments)
+    foreign = [
+        next(i for i in range(40) if np.array_equal(table.observations[i], trial))
+        for trial in batch.observations
+    ]
+    assert all(
+        task_of_row[donor] != task_of_row[row] for donor, row in zip(foreign, rows, strict=True)
+    )
+    own = tasks[task_of_row[rows]][:, None, None]
+    exact = family.reward(
+        batch.observations[:, :, :-1], batch.actions, batch.observations[:, :, 1:], own
+    )
+    np.testing.assert_array_equal(batch.rewards, exact)
+
+    decoded = decoded_trials(rng, batch, *arguments)
+    changed = (decoded.observations != batch.observations).any((1, 2, 3))
+    assert changed.sum() == len(rows) // 2
+    exact = family.reward(
+        decoded.observations[:, :, :-1], decoded.actions, decoded.observations[:, :, 1:], own
+    )
+    np.testing.assert_array_equal(decoded.rewards, exact)
+    np.testing.assert_array_equal(table.rewards, before)
+    off = RelabellingConfig(enabled=False, decoded_donors=1.0)
+    assert decoded_trials(rng, batch, *arguments[:-1], off) is batch
