@@ -1,8 +1,8 @@
 """Reward relabelling (RR; BOReL, section 4): another task's behaviour under this task's reward.
 
 Without it the behaviour of a log tells which task it is from, and a belief trained on it need not
-look at rewards. The first max(1, K // 2) episodes of a target trial are replaced by those of a
-donor trial, rewards and terminations recomputed exactly under the target's task; the rest stays.
+look at rewards. Each of the first max(1, K // 2) episodes of a target trial is replaced by that of
+a donor trial, rewards and terminations recomputed exactly under the target's task; the rest stays.
 
 Deliberate deviations from the published code: donors are drawn afresh for every batch, without
 replacement inside it and from original trials only; nothing is overwritten; terminations are
@@ -141,14 +141,29 @@ def relabel_batch(
     if len(targets) == 0:
         return batch
     own = task_of_row[rows[targets]]
-    donors = table.select(draw_donors(rng, own, pools, config))
-    relabelled = relabel_rewards(batch.select(targets), donors, family, tasks[own])
+    lead = max(1, batch.episodes // 2)
+    donors = _donor_episodes(rng, table, own, pools, config, lead)
+    relabelled = relabel_rewards(batch.select(targets), donors, family, tasks[own], lead)
     if config.whole_trials:
         whole = draw_targets(rng, len(targets), config.whole_trials)
-        acted = donors.select(whole)
-        taken = relabel_rewards(acted, acted, family, tasks[own[whole]], acted.episodes)
+        acted = _donor_episodes(rng, table, own[whole], pools, config, batch.episodes)
+        taken = relabel_rewards(acted, acted, family, tasks[own[whole]], batch.episodes)
         relabelled = _merged(relabelled, whole, taken)
     return relabelled if len(targets) == len(rows) else _merged(batch, targets, relabelled)
+
+
+def _donor_episodes(
+    rng: np.random.Generator,
+    table: Trials,
+    targets: Int64,
+    pools: Sequence[Int64],
+    config: RelabellingConfig,
+    episodes: int,
+) -> Trials:
+    """Trials (n, episodes, H, ...) for targets (n,): each episode is another donor's, same slot."""
+    drawn = [draw_donors(rng, targets, pools, config) for _ in range(episodes)]
+    rows, slots = np.stack(drawn, axis=1), np.arange(episodes)
+    return Trials(**{name: getattr(table, name)[rows, slots] for name in _RELABELLED}, infos={})
 
 
 def decoded_trials(
