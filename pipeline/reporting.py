@@ -126,24 +126,29 @@ def _facts(step: str, manifest: Manifest) -> ArtefactFacts:
 
 
 def _others(store: Store, own: RunRecord) -> list[OtherRun]:
-    """The complete runs of other presets of the same domain, to compare with."""
-    from pipeline.report.build import OtherRun
+    """Complete runs of the domain with another configuration, to compare with.
 
-    groups: dict[tuple[str, tuple[str, ...]], list[Path]] = {}
-    for record in list_records(store):
+    Under one preset and overrides only the newest configuration counts.
+    """
+    from pipeline.report.build import OtherRun
+    from pipeline.report.comparison import differences
+
+    groups: dict[tuple[str, tuple[str, ...]], list[RunRecord]] = {}
+    for record in list_records(store):  # oldest first
         key = (record.preset, record.overrides)
-        reference = record.artefacts.get(SCORES_STEP)
-        if (
-            record.domain != own.domain
-            or key == (own.preset, own.overrides)
-            or record.status != "complete"
-            or reference is None
-        ):
-            continue
-        artefact = store.find(*store.parse(reference))
-        if artefact is not None:
-            groups.setdefault(key, []).append(artefact.folder)
-    return [
-        OtherRun(preset, ", ".join(overrides), tuple(paths))
-        for (preset, overrides), paths in sorted(groups.items())
-    ]
+        if record.domain == own.domain and record.status == "complete":
+            groups.setdefault(key, []).append(record)
+    groups.pop((own.preset, own.overrides), None)
+    found = []
+    for (preset, _), group in sorted(groups.items()):
+        newest = [r for r in group if r.config_digest == group[-1].config_digest]
+        folders = tuple(f for f in (_scores_folder(store, r) for r in newest) if f is not None)
+        if folders:
+            found.append(OtherRun(preset, differences(own.config, newest[0].config), folders))
+    return found
+
+
+def _scores_folder(store: Store, record: RunRecord) -> Path | None:
+    reference = record.artefacts.get(SCORES_STEP)
+    artefact = None if reference is None else store.find(*store.parse(reference))
+    return None if artefact is None else artefact.folder

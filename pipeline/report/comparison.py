@@ -95,10 +95,10 @@ def _row(one: Contender, base: float | None) -> tuple[Cell, ...]:
 
 
 def differences(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What the other configuration sets otherwise: `vae.relabelling.enabled = false`, ..."""
+    """What the other configuration sets otherwise: `vae.relabelling.enabled=false`, ..."""
     mine, theirs = dict(_flat(own)), dict(_flat(other))
     changed = [key for key in theirs if theirs[key] != mine.get(key)]
-    shown = [f"{key} = {_text(theirs[key])}" for key in changed[:_MOST_DIFFERENCES]]
+    shown = [f"{key}={_text(theirs[key])}" for key in changed[:_MOST_DIFFERENCES]]
     rest = len(changed) - len(shown)
     return ", ".join([*shown, *([f"{rest} more"] if rest else [])])
 

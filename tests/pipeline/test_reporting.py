@@ -61,6 +61,21 @@ def test_a_new_run_to_compare_with_changes_the_page(
     assert [path.is_dir() for path in other.scores] == [True]
 
 
+def test_of_another_preset_only_the_newest_configuration_counts(
+    run_toy: RunToy, store: Store, presets: Path
+) -> None:
+    mine = run_toy(["vae.updates=7"]).record
+    for seed in (0, 1):
+        run_toy(seed=seed)
+    (presets / "vae_config" / "toy.yaml").write_text(
+        "vae:\n  updates: 12\n  elbo:\n    kl_weight: 0.05\n"
+    )
+    newest = run_toy(seed=0)
+    (other,) = report_request(store, [mine], "name").others
+    assert other.difference == "vae.updates=12"
+    assert other.scores == (newest.artefacts["evaluate"].folder,)
+
+
 def test_the_request_holds_folders_and_lineage(run_toy: RunToy, store: Store) -> None:
     results = [run_toy(["vae.kl_weight=0.1"], seed=seed) for seed in (0, 1)]
     request = report_request(store, [result.record for result in results], "name")

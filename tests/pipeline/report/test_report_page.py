@@ -179,9 +179,9 @@ def test_scripted_references_have_no_interval() -> None:
 def test_differences_name_full_keys_and_count_the_rest() -> None:
     own = {"a": {"b": 1, "c": True}, "d": 1, "e": 2}
     assert differences(own, own) == ""
-    assert differences(own, {**own, "a": {"b": 1, "c": False}}) == "a.c = false"
+    assert differences(own, {**own, "a": {"b": 1, "c": False}}) == "a.c=false"
     other = {"a": {"b": 2, "c": False}, "d": 3, "e": 4}
-    assert differences(own, other) == "a.b = 2, a.c = false, d = 3, 1 more"
+    assert differences(own, other) == "a.b=2, a.c=false, d=3, 1 more"
 
 
 def test_lineage_names_each_artefact_once(make_seed) -> None:
