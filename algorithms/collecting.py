@@ -122,11 +122,14 @@ class Actor:
         family: TaskFamily,
         generator: torch.Generator,
         random_share: float,
+        hold: int = 1,
     ) -> None:
         self._learner = learner
         self._spec = family.spec
         self._generator = generator
         self._random_share = random_share
+        self._hold, self._acted = hold, 0
+        self._held: Tensor | None = None
 
     def random(self, rows: int) -> Tensor:
         """Uniform actions (rows, act)."""
@@ -143,7 +146,10 @@ class Actor:
         tasks, trials, _ = observations.shape
         rows = tasks * trials
         if self._learner is None or self._random_share >= 1.0:
-            return self.random(rows)
+            if self._held is None or self._acted % self._hold == 0:
+                self._held = self.random(rows)
+            self._acted += 1
+            return self._held
         if donors is None:
             actions = self._learner.act(observations, deterministic=False)
         else:  # hand each agent the states of the task it visits, and hand its actions back

@@ -281,7 +281,7 @@ class Group:
                 self.family, self.job.tasks, trials, self.starts, self.noise, config.scripted_noise
             )
         share = 1.0 if random_round or config.behaviour == "random" else self._epsilon()
-        return Actor(self.learner, self.family, self.noise, share)
+        return Actor(self.learner, self.family, self.noise, share, config.random_hold)
 
     def _epsilon(self) -> float:
         """Share of random actions of an epsilon-greedy agent; none where the policy explores."""

@@ -35,6 +35,9 @@ class CollectConfig(FrozenConfig):
     start: Literal["origin", "wide"] = Field("wide", description="start distribution of the logs")
     episodes: PositiveInt | None = Field(None, description="K a trial; the family's own if null")
     random_trials: NonNegativeInt = Field(50, description="trials of random actions, first")
+    random_hold: PositiveInt = Field(
+        1, description="steps a random action is held; more of them travel further"
+    )
     iterations: NonNegativeInt = Field(300, description="rounds of collection and learning")
     trials_per_iteration: PositiveInt = Field(2, description="trials a task a round")
     updates_per_iteration: NonNegativeInt = Field(500, description="gradient steps a task a round")
