@@ -1,0 +1,104 @@
+"""Write docs/results.json and docs/results.md from the complete runs of presets in the store.
+
+    python benchmarks/results.py            # reads ./runs, or OMRL_HOME
+
+Only runs whose configuration is still what the preset says are counted, so that the command beside
+a number makes that number again. Nothing is trained here: each row's `command` makes its runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.files import write_atomically
+from pipeline.errors import ConfigError
+from pipeline.presets import load_config
+from pipeline.records import RunRecord, list_records
+from pipeline.scores import ScoreRow, rows_of_runs
+from pipeline.store import Store, default_root
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+INTRODUCTION = """\
+# Results
+
+Made by `python benchmarks/results.py` from runs that were made; do not edit by hand. The command
+beside a row makes its runs again, `omrl scores DOMAIN` prints the same figures from the store.
+
+*Return* is the mean over test tasks and seeds of the reward summed over a trial (K episodes of H
+steps). *IQM* is the interquartile mean over seeds and tasks, the interval its 95 % stratified
+bootstrap interval (Agarwal et al., NeurIPS 2021). *Final* is the agent after its last update;
+*best* is the best of the evaluations during training, made on the same test tasks, hence an
+optimistic figure. *Blind* is an agent trained alike without beliefs, for a quarter of the updates.
+*Oracle* knows the task, *search* is a scripted search that does not.
+"""
+
+
+def is_current(record: RunRecord) -> bool:
+    """Whether the run is complete, of a plain preset, and of that preset as it stands today."""
+    if record.status != "complete" or record.overrides:
+        return False
+    try:
+        preset = load_config(record.preset)
+    except ConfigError:
+        return False
+    return dict(record.config) == preset.config.model_dump(mode="json")
+
+
+def markdown(rows: Sequence[ScoreRow]) -> str:
+    """The page: a table and the protocols for each domain."""
+    parts = [INTRODUCTION]
+    for domain in dict.fromkeys(row["domain"] for row in rows):
+        chosen = [row for row in rows if row["domain"] == domain]
+        parts += [f"## {domain}\n", _table(chosen), *(_details(row) for row in chosen)]
+    return "\n".join(parts) + "\n"
+
+
+def _table(rows: Sequence[ScoreRow]) -> str:
+    lines = [
+        "| preset | seeds | final | IQM | 95 % of IQM | best | per episode | success | blind "
+        "| search | oracle |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        interval, others = row["return_sum"]["ci95"], row["others"]
+        cells = (
+            f"**{row['preset']}**" if row["headline"] else row["preset"],
+            str(len(row["seeds"])),
+            f"{row['return_sum']['mean']:.2f}",
+            f"{row['return_sum']['iqm']:.2f}",
+            f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "-",
+            *(f"{others[name]:.2f}" if name in others else "-" for name in ("agent_best",)),
+            ", ".join(f"{value:.2f}" for value in row["return_per_episode"]),
+            f"{row['success']:.0%}",
+            *(f"{others[name]:.2f}" if name in others else "-" for name in ("blind", "search")),
+            f"{row['oracle']:.2f}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _details(row: ScoreRow) -> str:
+    protocol = ", ".join(f"{name} {value}" for name, value in row["protocol"].items())
+    return f"- `{row['command']}`: {protocol}"
+
+
+def main() -> int:
+    """Write both files; says so, and which domains they cover."""
+    store = Store(default_root())
+    rows = rows_of_runs(store, [record for record in list_records(store) if is_current(record)])
+    if not rows:
+        sys.stderr.write(f"no complete runs of current presets in {store.root}: run some first\n")
+        return 2
+    text = json.dumps(rows, indent=2) + "\n"
+    write_atomically(DOCS / "results.json", text.encode())
+    write_atomically(DOCS / "results.md", markdown(rows).encode())
+    sys.stdout.write(f"{len(rows)} rows of {sorted({row['domain'] for row in rows})}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
