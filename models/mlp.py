@@ -151,7 +151,7 @@ class _Perceptron(torch.autograd.Function):
         below = [inputs.transpose(1, 2), *ctx.saved_tensors[1 + layers :]]
         by_weight: list[Tensor | None] = [None] * layers
         by_bias: list[Tensor | None] = [None] * layers
-        upper = gradient.transpose(1, 2)  # (members, outputs, batch)
+        upper = gradient.transpose(1, 2).contiguous()  # (members, outputs, batch)
         for layer in reversed(range(layers)):
             if ctx.needs_input_grad[1 + layer]:
                 by_weight[layer] = _weight_gradient(below[layer], upper)
