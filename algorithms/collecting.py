@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from algorithms.learners.base import Batch, Learner
+from datasets.errors import DataError
 from datasets.trials import Trials
 from environments.base import Simulator, Start, TaskFamily
 
@@ -36,7 +37,8 @@ class ExperienceLog:
     """Every trial of every task of a group, allocated once and filled trial by trial.
 
     observations (tasks, trials, K, H + 1, obs) f4; actions (tasks, trials, K, H, act);
-    rewards, terminations (tasks, trials, K, H). `filled` trials hold data.
+    rewards, terminations (tasks, trials, K, H). `filled` trials hold data. `first_task` is the
+    number of the first task among all that are collected, for messages.
     """
 
     observations: Tensor
@@ -44,9 +46,12 @@ class ExperienceLog:
     rewards: Tensor
     terminations: Tensor
     filled: int = 0
+    first_task: int = 0
 
     @classmethod
-    def empty(cls, family: TaskFamily, tasks: int, trials: int, episodes: int) -> ExperienceLog:
+    def empty(
+        cls, family: TaskFamily, tasks: int, trials: int, episodes: int, first_task: int = 0
+    ) -> ExperienceLog:
         """Room for `trials` trials of `episodes` episodes a task."""
         spec = family.spec
         lead = (tasks, trials, episodes, spec.horizon)
@@ -56,6 +61,24 @@ class ExperienceLog:
             torch.zeros(*lead, spec.action_dim, dtype=kind),
             torch.zeros(lead),
             torch.zeros(lead, dtype=torch.bool),
+            first_task=first_task,
+        )
+
+    def check(self, array: NDArray[np.generic], noun: str, when: str) -> None:
+        """Refuse NaN and Inf in what the simulator gave for the next trials, task by task.
+
+        array (tasks * trials, ...); `noun` and `when` name it in the message.
+
+        Raises:
+            DataError: e.g. "task 3, trial 17, step 42: reward is NaN or infinite".
+        """
+        if np.isfinite(array).all():
+            return
+        row = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))[0])
+        task, trial = divmod(row, len(array) // len(self.rewards))
+        raise DataError(
+            f"task {self.first_task + task}, trial {self.filled + trial}, {when}: "
+            f"{noun} is NaN or infinite"
         )
 
     def trials(self, task: int) -> Trials:
@@ -91,7 +114,10 @@ class ExperienceLog:
             field[:, : self.filled] = torch.from_numpy(arrays[f"log.{name}"].copy())
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
-        """`batch` transitions a task, uniform over its filled steps: fields (tasks, batch, ...)."""
+        """`batch` transitions a task, uniform over its filled steps: fields (tasks, batch, ...).
+
+        There are no next actions: a rule that reads them refuses the batch.
+        """
         tasks, _, episodes, steps = self.rewards.shape
         shape = (tasks, batch)
         drawn = torch.randint(self.filled * episodes * steps, shape, generator=generator)
@@ -109,7 +135,6 @@ class ExperienceLog:
             rewards=self.rewards.view(-1).index_select(0, flat).view(shape),
             next_states=states.index_select(0, here + 1).view(*shape, -1),
             continues=1.0 - terminated.float(),
-            next_actions=actions,  # rules that read the next action are not used in collection
         )
 
 
@@ -165,7 +190,6 @@ class Actor:
 
 def run_trials(
     log: ExperienceLog,
-    family: TaskFamily,
     simulator: Simulator,
     trials: int,
     actor: Actor,
@@ -176,24 +200,33 @@ def run_trials(
 
     `simulator` holds tasks x trials environments, task by task. With `donors` the first half of
     the episodes is acted by another task's agent. Returns (tasks,) mean summed reward of a trial.
+
+    Raises:
+        DataError: an observation or a reward is NaN or infinite; names task, trial and step.
     """
     tasks, _, episodes, steps = log.rewards.shape
     block = slice(log.filled, log.filled + trials)
     lead = (tasks, trials)
     for episode in range(episodes):
         guests = donors if donors is not None and episode < max(1, episodes // 2) else None
-        observation = torch.from_numpy(simulator.reset(starts)).view(*lead, -1)
+        reset = simulator.reset(starts)
+        log.check(reset, "observation", f"reset of episode {episode}")
+        observation = torch.from_numpy(reset).view(*lead, -1)
         log.observations[:, block, episode, 0] = observation
         for step in range(steps):
             actions = actor.act(observation, guests)
             result = simulator.step(actions.numpy())
+            for array, noun in (
+                (result.observations, "next observation"),
+                (result.rewards, "reward"),
+            ):
+                log.check(array, noun, f"step {episode * steps + step}")
             observation = torch.from_numpy(result.observations).view(*lead, -1)
+            terminations = torch.from_numpy(result.terminations).view(lead)
             log.observations[:, block, episode, step + 1] = observation
             log.actions[:, block, episode, step] = actions.view(*lead, -1)
             log.rewards[:, block, episode, step] = torch.from_numpy(result.rewards).view(lead)
-            log.terminations[:, block, episode, step] = torch.from_numpy(result.terminations).view(
-                lead
-            )
+            log.terminations[:, block, episode, step] = terminations
     log.filled += trials
     returns: NDArray[np.float64] = log.rewards[:, block].double().sum((2, 3)).mean(1).numpy()
     return returns
