@@ -28,7 +28,7 @@ def minimiser(sample: torch.Tensor, expectile: float) -> float:
     for _ in range(60):
         v = torch.tensor((low + high) / 2, dtype=torch.float64, requires_grad=True)
         (slope,) = torch.autograd.grad(expectile_loss(sample - v, expectile).mean(), v)
-        low, high = (float(v), high) if float(slope) < 0 else (low, float(v))
+        low, high = (v.item(), high) if float(slope) < 0 else (low, v.item())
     return (low + high) / 2
 
 
@@ -90,7 +90,7 @@ def test_the_actors_loss_weighs_log_densities_by_clipped_advantages() -> None:
         for b in range(8):
             log_density = 0.0
             for d in range(ACTION_DIM):
-                log_std = float(made.log_std[a, 0, d])
+                log_std = made.log_std[a, 0, d].item()
                 z = (float(batch.actions[a, b, d]) - float(means[a, b, d])) / math.exp(log_std)
                 log_density += -0.5 * z**2 - log_std - 0.5 * math.log(2 * math.pi)
             total -= min(math.exp(2.0 * float(advantages[a, b])), 5.0) * log_density
