@@ -84,7 +84,7 @@ def test_the_actors_loss_weighs_log_densities_by_clipped_advantages() -> None:
         made.log_std.copy_(torch.linspace(-1, 0.5, AGENTS * ACTION_DIM).view(AGENTS, 1, -1))
     advantages = torch.linspace(-1, 3, 16).view(AGENTS, 8)  # exp(2 * 3) is above the clip
     losses = made.actor_losses(batch.states, batch.actions, advantages)
-    means = torch.tanh(made.actor(batch.states))
+    means = torch.tanh(made.actor(batch.states)).detach()
     for a in range(AGENTS):
         total = 0.0
         for b in range(8):
