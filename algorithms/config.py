@@ -56,7 +56,10 @@ class RelabellingConfig(FrozenConfig):
         0.0, ge=0, le=1, description="share of relabelled trials whose every episode is the donor's"
     )
     decoded_donors: float = Field(
-        0.0, ge=0, le=1, description="share of trials that decode a donor's trial, not their own"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the others that decode a donor's trial, not their own",
     )
 
 

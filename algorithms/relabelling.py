@@ -7,11 +7,11 @@ a donor trial, rewards and terminations recomputed exactly under the target's ta
 Deliberate deviations from the published code: donors are drawn afresh for every batch, without
 replacement inside it and from original trials only; nothing is overwritten; terminations are
 recomputed too. Two extensions, off by default: in a share `whole_trials` of the relabelled trials
-every episode is the donor's, which shows the belief long searches that find nothing; and a share
-`decoded_donors` of the trials is scored on a donor's relabelled trial (`decoded_trials`) instead of
-its own. A task's own behaviour visits its own goal far more often than others do, so a decoder that
-sees only that learns "where a trial goes, the reward is", and over-estimates unvisited places;
-donors' visits do not depend on the task, and so remove that bias.
+every episode is a donor's, which shows the belief long searches that find nothing; and a share
+`decoded_donors` of the other trials is scored on a donor's relabelled trial instead of its own.
+A task's own behaviour visits its own goal far more often than others do, so a decoder that sees
+only that learns "where a trial goes, the reward is", and over-estimates unvisited places; donors'
+visits do not depend on the task, and so remove that bias.
 
 A family whose tasks differ in dynamics is refused: behaviour under other dynamics has no exact
 counterpart (policy replaying, in collection, takes its place).
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +120,13 @@ def relabel_rewards(
     return replace(trials, **joined, infos={})
 
 
+class Relabelled(NamedTuple):
+    """A batch of B trials: what is encoded, and what its posteriors decode."""
+
+    encoded: Trials
+    decoded: Trials  # the same, but for the share that decodes donors' trials
+
+
 def relabel_batch(
     rng: np.random.Generator,
     table: Trials,
@@ -128,7 +136,7 @@ def relabel_batch(
     family: TaskFamily,
     tasks: NDArray[np.float64],
     config: RelabellingConfig,
-) -> Trials:
+) -> Relabelled:
     """The trials `rows` of `table`, a share of them relabelled with donors from the pools.
 
     rows (B,) index table's trials, task_of_row (all trials,) gives a trial's task, an index into
@@ -136,20 +144,27 @@ def relabel_batch(
     """
     batch = table.select(rows)
     if not config.enabled:
-        return batch
-    targets = draw_targets(rng, len(rows), config.fraction)
-    if len(targets) == 0:
-        return batch
-    own = task_of_row[rows[targets]]
-    lead = max(1, batch.episodes // 2)
-    donors = _donor_episodes(rng, table, own, pools, config, lead)
-    relabelled = relabel_rewards(batch.select(targets), donors, family, tasks[own], lead)
-    if config.whole_trials:
-        whole = draw_targets(rng, len(targets), config.whole_trials)
-        acted = _donor_episodes(rng, table, own[whole], pools, config, batch.episodes)
-        taken = relabel_rewards(acted, acted, family, tasks[own[whole]], batch.episodes)
-        relabelled = _merged(relabelled, whole, taken)
-    return relabelled if len(targets) == len(rows) else _merged(batch, targets, relabelled)
+        return Relabelled(batch, batch)
+    own = task_of_row[rows]
+    order = draw_targets(rng, len(rows), config.fraction)
+    whole = order[draw_targets(rng, len(order), config.whole_trials)]
+    encoded = batch
+    for places, lead in (
+        (np.setdiff1d(order, whole), max(1, batch.episodes // 2)),
+        (whole, batch.episodes),
+    ):
+        if len(places):
+            donors = _donor_episodes(rng, table, own[places], pools, config, lead)
+            parts = batch.select(places), donors, family, tasks[own[places]], lead
+            encoded = _merged(encoded, places, relabel_rewards(*parts))
+    half = np.setdiff1d(np.arange(len(rows)), whole)
+    places = half[draw_targets(rng, len(half), config.decoded_donors)]
+    if len(places) == 0:
+        return Relabelled(encoded, encoded)
+    pool = np.concatenate(pools)  # all tasks alike: whom a donor visits must not tell the task
+    donors = table.select(rng.choice(pool, len(places), replace=len(places) > len(pool)))
+    shown = relabel_rewards(donors, donors, family, tasks[own[places]], donors.episodes)
+    return Relabelled(encoded, _merged(encoded, places, shown))
 
 
 def _donor_episodes(
@@ -164,31 +179,6 @@ def _donor_episodes(
     drawn = [draw_donors(rng, targets, pools, config) for _ in range(episodes)]
     rows, slots = np.stack(drawn, axis=1), np.arange(episodes)
     return Trials(**{name: getattr(table, name)[rows, slots] for name in _RELABELLED}, infos={})
-
-
-def decoded_trials(
-    rng: np.random.Generator,
-    batch: Trials,
-    table: Trials,
-    rows: Int64,
-    task_of_row: Int64,
-    pools: Sequence[Int64],
-    family: TaskFamily,
-    tasks: NDArray[np.float64],
-    config: RelabellingConfig,
-) -> Trials:
-    """What the posteriors of `batch` decode: itself, but for a share, which decodes donors' trials.
-
-    Arguments as of `relabel_batch`, which made `batch` from `rows`. Donors are uniform over all
-    trials of the pools, so that whom they visit does not depend on the task.
-    """
-    targets = draw_targets(rng, len(rows), config.decoded_donors if config.enabled else 0.0)
-    if len(targets) == 0:
-        return batch
-    pool = np.concatenate(pools)
-    donors = table.select(rng.choice(pool, len(targets), replace=len(targets) > len(pool)))
-    own = tasks[task_of_row[rows[targets]]]
-    return _merged(batch, targets, relabel_rewards(donors, donors, family, own, donors.episodes))
 
 
 def _merged(batch: Trials, places: Int64, others: Trials) -> Trials:

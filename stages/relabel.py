@@ -136,7 +136,9 @@ def _with_copies(
     pools = [np.flatnonzero(task_of_row == index) for index in range(len(parts))]
     table, vectors = Trials.concatenate(parts), meta.tasks_train[[task, *chosen]]
     copies = [
-        relabel_batch(rng, table, pools[0], task_of_row, pools, family, vectors, config.relabelling)
+        relabel_batch(
+            rng, table, pools[0], task_of_row, pools, family, vectors, config.relabelling
+        ).encoded
         for _ in range(config.relabelled_copies)
     ]
     return Trials.concatenate([parts[0], *copies])

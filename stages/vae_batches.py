@@ -9,7 +9,7 @@ from torch import Tensor
 
 from algorithms.elbo import elbo
 from algorithms.elbo_batch import ElboBatch, make_batch
-from algorithms.relabelling import decoded_trials, relabel_batch
+from algorithms.relabelling import Relabelled, relabel_batch
 from datasets.trials import Trials
 from environments.base import TaskFamily
 from models.vae import Vae
@@ -35,8 +35,7 @@ class BatchSource:
         self.noise = torch_generator(seed, "train-vae", "noise", device=device)
         rows = join_rows(table.first_validation_rows(_VALIDATION_TRIALS))
         rng = numpy_generator(seed, "train-vae", "validation")
-        self.held_out = self._relabel(rng, rows, table.validation)
-        decoded = self._decoded(rng, self.held_out, rows, table.validation)
+        self.held_out, decoded = self._relabel(rng, rows, table.validation)
         size = config.tasks_per_batch * config.trials_per_task
         self._validation = [
             self._to_batch(self.held_out.select(part), decoded.select(part))
@@ -48,9 +47,7 @@ class BatchSource:
         rows = self._table.draw_rows(
             self.rng, self._config.tasks_per_batch, self._config.trials_per_task
         )
-        trials = self._relabel(self.rng, rows, self._table.training)
-        decoded = self._decoded(self.rng, trials, rows, self._table.training)
-        batch = self._to_batch(trials, decoded)
+        batch = self._to_batch(*self._relabel(self.rng, rows, self._table.training))
         return batch, self._draw_noise(batch, self.noise)
 
     @torch.no_grad()
@@ -69,30 +66,10 @@ class BatchSource:
         rng: np.random.Generator,
         rows: NDArray[np.int64],
         pools: tuple[NDArray[np.int64], ...],
-    ) -> Trials:
+    ) -> Relabelled:
         table = self._table
         return relabel_batch(
             rng,
-            table.trials,
-            rows,
-            table.task_of_row,
-            pools,
-            self._family,
-            table.tasks,
-            self._config.relabelling,
-        )
-
-    def _decoded(
-        self,
-        rng: np.random.Generator,
-        batch: Trials,
-        rows: NDArray[np.int64],
-        pools: tuple[NDArray[np.int64], ...],
-    ) -> Trials:
-        table = self._table
-        return decoded_trials(
-            rng,
-            batch,
             table.trials,
             rows,
             table.task_of_row,

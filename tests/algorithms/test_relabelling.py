@@ -9,7 +9,6 @@ from algorithms.config import RelabellingConfig
 from algorithms.errors import AlgorithmError
 from algorithms.relabelling import (
     check_relabelling,
-    decoded_trials,
     draw_donors,
     draw_targets,
     relabel_batch,
@@ -81,7 +80,7 @@ def test_a_batch_leaves_the_table_alone_and_is_consistent() -> None:
     rows = np.array([0, 7, 8, 19])
     batch = relabel_batch(
         np.random.default_rng(0), table, rows, owner, pools, family, tasks, RelabellingConfig()
-    )
+    ).encoded
     # Rewards are those of the row's own task, whoever acted.
     expected = family.reward(
         batch.observations[:, :, :-1],
@@ -104,7 +103,7 @@ def test_a_share_of_the_batch_is_relabelled(fraction: float) -> None:
     config = RelabellingConfig(fraction=fraction)
     batch = relabel_batch(
         np.random.default_rng(0), table, np.arange(20), owner, pools, family, tasks, config
-    )
+    ).encoded
     changed = (batch.observations != table.observations).any((1, 2, 3)).sum()
     assert changed == round(20 * fraction)
 
@@ -116,7 +115,9 @@ def test_off_means_untouched() -> None:
     config = RelabellingConfig(enabled=False)
     rng = np.random.default_rng(0)
     pools = [np.array([0]), np.array([1])]
-    batch = relabel_batch(rng, table, np.arange(2), np.arange(2), pools, family, tasks, config)
+    batch = relabel_batch(
+        rng, table, np.arange(2), np.arange(2), pools, family, tasks, config
+    ).encoded
     np.testing.assert_array_equal(batch.rewards, table.rewards)
     assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
@@ -177,7 +178,7 @@ def test_one_task_is_refused() -> None:
         check_relabelling(load_family("gridworld"), 1, RelabellingConfig())
 
 
-def test_whole_trials_are_the_donors_to_the_end_and_decoded_trials_leave_the_batch_alone() -> None:
+def test_whole_trials_are_donors_to_the_end_and_other_trials_may_decode_donors() -> None:
     family = load_family("gridworld")
     tasks = family.all_tasks()[:4]
     rng = np.random.default_rng(0)
@@ -194,29 +195,32 @@ def test_whole_trials_are_the_donors_to_the_end_and_decoded_trials_leave_the_bat
     table = Trials(observations, actions, family.reward(*step), flags, flags, {})
     pools = [np.flatnonzero(task_of_row == task) for task in range(4)]
     rows = np.arange(0, 40, 2)
-    config = RelabellingConfig(whole_trials=1.0, decoded_donors=0.5)
-    arguments = (table, rows, task_of_row, pools, family, tasks, config)
+    own = tasks[task_of_row[rows]][:, None, None]
     before = table.rewards.copy()
 
-    batch = relabel_batch(rng, *arguments)
-    for row, trial in zip(rows, batch.observations, strict=True):
+    def relabel(config: RelabellingConfig) -> tuple[Trials, Trials]:
+        """Encoded and decoded; rewards of both are the own tasks', exactly."""
+        both = relabel_batch(rng, table, rows, task_of_row, pools, family, tasks, config)
+        for part in both:
+            states, following = part.observations[:, :, :-1], part.observations[:, :, 1:]
+            np.testing.assert_array_equal(
+                part.rewards, family.reward(states, part.actions, following, own)
+            )
+        return both.encoded, both.decoded
+
+    encoded, decoded = relabel(RelabellingConfig(whole_trials=1.0, decoded_donors=1.0))
+    assert decoded is encoded  # a whole trial's visits do not depend on the task already
+    for row, trial in zip(rows, encoded.observations, strict=True):
         for slot, episode in enumerate(trial):
             same = (table.observations[:, slot] == episode).all((1, 2))
             assert same.sum() == 1
             assert task_of_row[same.argmax()] != task_of_row[row]
-    own = tasks[task_of_row[rows]][:, None, None]
-    exact = family.reward(
-        batch.observations[:, :, :-1], batch.actions, batch.observations[:, :, 1:], own
-    )
-    np.testing.assert_array_equal(batch.rewards, exact)
-
-    decoded = decoded_trials(rng, batch, *arguments)
-    changed = (decoded.observations != batch.observations).any((1, 2, 3))
-    assert changed.sum() == len(rows) // 2
-    exact = family.reward(
-        decoded.observations[:, :, :-1], decoded.actions, decoded.observations[:, :, 1:], own
-    )
-    np.testing.assert_array_equal(decoded.rewards, exact)
+    encoded, decoded = relabel(RelabellingConfig(whole_trials=0.5, decoded_donors=0.4))
+    own_second_half = (encoded.observations[:, 2:] == table.observations[rows, 2:]).all((1, 2, 3))
+    changed = (decoded.observations != encoded.observations).any((1, 2, 3))
+    assert own_second_half.sum() == len(rows) // 2
+    assert changed.sum() == round(0.4 * len(rows) // 2)
+    assert not (changed & ~own_second_half).any()
+    encoded, decoded = relabel(RelabellingConfig(enabled=False, decoded_donors=1.0))
+    assert decoded is encoded
     np.testing.assert_array_equal(table.rewards, before)
-    off = RelabellingConfig(enabled=False, decoded_donors=1.0)
-    assert decoded_trials(rng, batch, *arguments[:-1], off) is batch
