@@ -94,7 +94,7 @@ def test_the_actors_loss_weighs_log_densities_by_clipped_advantages() -> None:
                 z = (float(batch.actions[a, b, d]) - float(means[a, b, d])) / math.exp(log_std)
                 log_density += -0.5 * z**2 - log_std - 0.5 * math.log(2 * math.pi)
             total -= min(math.exp(2.0 * float(advantages[a, b])), 5.0) * log_density
-        assert float(losses[a]) == pytest.approx(total / 8, rel=1e-4)
+        assert losses[a].item() == pytest.approx(total / 8, rel=1e-4)
 
 
 def test_advantages_are_differentiable_by_the_value_only() -> None:

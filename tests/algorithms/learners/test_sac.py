@@ -107,7 +107,7 @@ def test_critic_losses() -> None:
         errors = [
             (float(values[j, a, b]) - float(targets[a, b])) ** 2 for j in range(2) for b in range(8)
         ]
-        assert float(losses[a]) == pytest.approx(sum(errors) / 8, rel=1e-5)
+        assert losses[a].item() == pytest.approx(sum(errors) / 8, rel=1e-5)
 
 
 def test_actor_losses_and_their_gradient() -> None:

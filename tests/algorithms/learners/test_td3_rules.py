@@ -65,7 +65,7 @@ def test_actor_losses_of_td3bc(alpha: float) -> None:
         for b in range(8):
             cloning = squared_distance(chosen[a, b], batch.actions[a, b]) / ACTION_DIM
             total += cloning - alpha / scale * float(values[a, b])
-        assert float(losses[a]) == pytest.approx(total / 8, rel=1e-4)
+        assert losses[a].item() == pytest.approx(total / 8, rel=1e-4)
 
 
 def test_td3bc_without_weight_is_behaviour_cloning() -> None:
@@ -95,7 +95,7 @@ def test_actor_losses_of_rebrac() -> None:
         for b in range(8):
             total += 0.4 * squared_distance(chosen[a, b], batch.actions[a, b])
             total -= float(values[a, b]) / scale
-        assert float(losses[a]) == pytest.approx(total / 8, rel=1e-4)
+        assert losses[a].item() == pytest.approx(total / 8, rel=1e-4)
 
 
 def test_the_scale_of_the_values_carries_no_gradient() -> None:
