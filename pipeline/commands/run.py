@@ -141,9 +141,12 @@ def _finish(
 ) -> int:
     """The table of scores, and the path of the page (Prefect's flow has drawn it for one seed)."""
     from pipeline.plan import REPORT
-    from pipeline.scores import rows_of_runs, score_table
+    from pipeline.report.policies import run_table
 
-    say(score_table(rows_of_runs(store, [result.record for result in results])))
+    records = [result.record for result in results]
+    one = len(records) == 1
+    title = records[0].name if one else f"{records[0].name.rpartition('-')[0]}, all seeds"
+    say(run_table(title, [result.artefacts["evaluate"].folder for result in results]))
     if not options.no_report:
         from pipeline.commands.report import write
 

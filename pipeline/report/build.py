@@ -8,7 +8,8 @@ from pathlib import Path
 
 from environments.base import TaskFamily
 from environments.registry import load_family
-from pipeline.report import scores, sections
+from pipeline.report import policies as scores
+from pipeline.report import sections
 from pipeline.report.comparison import Contender, comparable
 from pipeline.report.lineage import cards
 from pipeline.report.page import Page, render

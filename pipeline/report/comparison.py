@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from pipeline.report import panels
 from pipeline.report.panels import Panel
-from pipeline.report.scores import PolicyScores, gather, protocol_line
+from pipeline.report.policies import PolicyScores, gather, protocol_line
 from pipeline.report.sources import Scores
 from pipeline.report.tables import Cell, Share, Table, interval
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from environments.base import TaskFamily
-from pipeline.report import beliefs, comparison, rollouts, scores
+from pipeline.report import beliefs, comparison, returns, rollouts
+from pipeline.report import policies as scores
 from pipeline.report.comparison import Contender
 from pipeline.report.curves import Reference, curve_panels
 from pipeline.report.page import Section, Tile
 from pipeline.report.panels import Panel
-from pipeline.report.scores import PolicyScores
+from pipeline.report.policies import PolicyScores
 from pipeline.report.sources import Arrays, Curves, SeedOutputs
 from pipeline.report.tables import Table
 
@@ -25,7 +26,7 @@ def score_section(policies: Sequence[PolicyScores], seeds: Sequence[SeedOutputs]
         "scores",
         "Scores",
         tables=(scores.headline_table("Return of a trial", policies, protocol),),
-        panels=(scores.episode_panel(policies), scores.task_panel(policies)),
+        panels=(returns.episode_panel(policies), returns.task_panel(policies)),
         layout="wide",
     )
 

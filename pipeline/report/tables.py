@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from dataclasses import dataclass
 
 Cell = str | float | int | None
@@ -51,7 +52,7 @@ class Table:
         ]
 
     def plain_text(self) -> str:
-        """Aligned text for a terminal: title, columns, rows, protocol, notes."""
+        """Aligned text for a terminal: title, columns, rows and the protocol."""
         lines = [list(self.columns), *self.cells()]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         right = self.numeric()
@@ -64,7 +65,8 @@ class Table:
         ]
         rule = "─" * max(len(line) for line in printed)
         head, body = printed[0], printed[1:]
-        return "\n".join([self.title, rule, head, rule, *body, rule, self.protocol, *self.notes])
+        below = textwrap.wrap(self.protocol, max(len(rule), 72))
+        return "\n".join([self.title, rule, head, rule, *body, rule, *below])
 
 
 def interval(low: float | None, high: float | None) -> str | None:

@@ -55,18 +55,19 @@ def test_a_run_prints_its_steps_and_scores(toy: Store, capsys: Capture) -> None:
     assert [line.split()[0] for line in printed.err.splitlines()[1:]] == [
         "collect", "train-vae", "relabel", "train-offline", "train-blind", "evaluate",
     ]  # fmt: skip
-    assert printed.out.splitlines()[0].startswith("preset  seeds")
+    assert printed.out.splitlines()[0] == "toy-seed0"
+    assert printed.out.splitlines()[2].split()[:3] == ["policy", "return", "IQM"]
     assert "seen in training" in printed.out
     assert run_toy_command() == 0
     assert capsys.readouterr().err.count(" cached ") == 6
 
 
-def test_several_seeds_in_one_row(toy: Store, capsys: Capture) -> None:
+def test_several_seeds_in_one_table(toy: Store, capsys: Capture) -> None:
     assert run_toy_command("--seeds", "0..2", "--set", "vae.kl_weight=0.1") == 0
     lines = capsys.readouterr().out.splitlines()
-    label, seeds = lines[1].split()[:2]
-    assert (label[:4], seeds) == ("toy-", "3")
-    assert lines[2] == f"{label}: toy with vae.elbo.kl_weight=0.1"
+    assert lines[0].startswith("toy-")
+    assert lines[0].endswith(", all seeds")
+    assert lines[-1].endswith("3 seeds.")
     assert sorted(record.seed for record in list_records(toy)) == [0, 1, 2]
     assert all(
         record.command.startswith("omrl run toy --set vae.kl_weight=0.1 --seed ")

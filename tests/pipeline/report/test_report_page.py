@@ -15,7 +15,7 @@ from datasets.errors import DataError
 from pipeline.report.build import OtherRun, ReportRequest, write_report
 from pipeline.report.comparison import differences
 from pipeline.report.lineage import cards, duration, file_size
-from pipeline.report.scores import PolicyScores, gather
+from pipeline.report.policies import PolicyScores, gather
 from pipeline.report.sources import Scores, SeedOutputs
 
 

@@ -19,13 +19,18 @@ def table() -> Table:
     )
 
 
-def test_text_is_aligned_and_carries_protocol_and_notes() -> None:
+def test_text_is_aligned_and_carries_the_protocol() -> None:
     lines = table().plain_text().splitlines()
     assert lines[0] == "Scores"
     assert lines[2] == "policy  return      interval  solved"
     assert lines[4] == "agent     36.1  [35.0, 37.9]    95 %"
     assert lines[5] == "oracle    44.3             –       –"
-    assert lines[-2:] == ["Protocol: 5 tasks.", "A note."]
+    assert lines[-1] == "Protocol: 5 tasks."
+
+
+def test_a_long_protocol_is_wrapped() -> None:
+    long = Table("t", "T", "word " * 60, ("a",), ((1.0,),))
+    assert max(len(line) for line in long.plain_text().splitlines()) <= 72
 
 
 def test_csv_keeps_precision_and_names_the_protocol_in_every_row() -> None:
