@@ -102,7 +102,7 @@ def test_critic_losses() -> None:
     learner, batch = moved(), random_batch("sac", agents=AGENTS, seed=7)
     targets = torch.randn(AGENTS, 8, generator=torch.Generator().manual_seed(1))
     losses, _ = learner.critic_losses(batch.states, batch, targets)
-    values = twin_values(learner.critic, batch.states, batch.actions)
+    values = twin_values(learner.critic, batch.states, batch.actions).detach()
     for a in range(AGENTS):
         errors = [
             (float(values[j, a, b]) - float(targets[a, b])) ** 2 for j in range(2) for b in range(8)
