@@ -57,8 +57,8 @@ def test_targets_smooth_and_penalise(rule: str, monkeypatch: pytest.MonkeyPatch)
 def test_actor_losses_of_td3bc(alpha: float) -> None:
     made, batch = learner("td3bc", td3bc_weight=alpha), random_batch("td3bc", agents=AGENTS)
     losses = made.actor_losses(batch.states, batch.actions)
-    chosen = made.policy(batch.states)
-    values = twin_values(made.critic, batch.states, chosen)[0]
+    chosen = made.policy(batch.states).detach()
+    values = twin_values(made.critic, batch.states, chosen)[0].detach()
     for a in range(AGENTS):
         scale = sum(abs(float(values[a, b])) for b in range(8)) / 8
         total = 0.0
@@ -87,8 +87,8 @@ def test_actor_losses_of_rebrac() -> None:
     made, batch = learner("rebrac", rebrac_actor_weight=0.4), random_batch("rebrac", agents=AGENTS)
     assert isinstance(made, ReBRAC)
     losses = made.actor_losses(batch.states, batch.actions)
-    chosen = made.policy(batch.states)
-    values = twin_values(made.critic, batch.states, chosen).min(0).values
+    chosen = made.policy(batch.states).detach()
+    values = twin_values(made.critic, batch.states, chosen).min(0).values.detach()
     for a in range(AGENTS):
         scale = sum(abs(float(values[a, b])) for b in range(8)) / 8
         total = 0.0
