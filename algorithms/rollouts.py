@@ -7,15 +7,25 @@ and never reset inside a trial (BOReL, section 3; VariBAD, section 2). The polic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from algorithms.errors import AlgorithmError
 from algorithms.filtering import OnlineFilter
 from algorithms.learners.base import Learner
-from environments.base import Start, TaskFamily
+from datasets.checks import check_finite
+from environments.base import Simulator, Start, TaskFamily
+
+
+class Agent(Protocol):
+    """Whoever acts in a meta-episode."""
+
+    def act(self, observations: Tensor, belief: Tensor) -> Tensor:
+        """Actions (n, act) for observations (n, obs) and beliefs (n, 2L)."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,19 @@ class MetaAgent:
         states = torch.cat([observations, belief], dim=-1) if self.beliefs else observations
         actions = self.learner.act(states[None], deterministic=True)[0]
         return actions if actions.ndim == 2 else actions[:, None]
+
+
+@dataclass(frozen=True)
+class OracleAgent:
+    """The family's oracle, which is told the tasks (n, task_dim) instead of asking the belief."""
+
+    family: TaskFamily
+    tasks: NDArray[np.float64]
+
+    def act(self, observations: Tensor, belief: Tensor) -> Tensor:
+        """The oracle's actions (n, act), on the observations' device."""
+        actions = self.family.oracle_actions(observations.cpu().numpy(), self.tasks)
+        return torch.from_numpy(actions).to(observations.device)
 
 
 @dataclass(frozen=True)
@@ -62,14 +85,19 @@ class Rollouts:
 def roll_out(
     family: TaskFamily,
     tasks: NDArray[np.float64],
-    agent: MetaAgent,
+    agent: Agent,
     belief_filter: OnlineFilter,
     episodes: int,
     start: Start,
     rng: np.random.Generator,
     device: str = "cpu",
 ) -> Rollouts:
-    """Run one trial of `episodes` episodes on every task (n, task_dim), from the prior."""
+    """Run one trial of `episodes` episodes on every task (n, task_dim), from the prior.
+
+    Raises:
+        AlgorithmError: the family starts episodes elsewhere than `start` says.
+        DataError: an observation or a reward is NaN or infinite.
+    """
     count, steps = len(tasks), family.spec.horizon
     simulator = family.simulator(tasks, start)
     belief = belief_filter.reset(count)
@@ -94,7 +122,31 @@ def roll_out(
                 here,
             )
             beliefs.append(belief)
+    check_finite(observations, "evaluation", "observation", steps)
+    check_finite(rewards, "evaluation", "reward", steps)
+    _check_starts(simulator, observations[:, :, 0], start)
     stacked = np.stack(actions, axis=1).reshape(count, episodes, steps, -1)
     return Rollouts(
         observations, stacked, rewards, torch.stack(beliefs, 1).cpu().numpy(), successes
     )
+
+
+def _check_starts(simulator: Simulator, starts: NDArray[np.float32], start: Start) -> None:
+    """Refuse rollouts that began elsewhere than configured: starts (n, K, obs).
+
+    At the origin every episode begins alike, whatever the random numbers; so does one reset more.
+    """
+    if simulator.start != start:
+        raise AlgorithmError(
+            f"evaluation from start {start!r} was asked for, but the simulator says it starts "
+            f"from {simulator.start!r}"
+        )
+    if start != "origin":
+        return
+    again = simulator.reset(np.random.default_rng(len(starts)))
+    differing = np.argwhere((starts != again[:, None]).any(-1))
+    for row, episode in differing[:1]:
+        raise AlgorithmError(
+            f"evaluation from the origin was asked for, but episode {episode} of rollout {row} "
+            f"started at {starts[row, episode]} and another one at {again[row]}"
+        )

@@ -1,7 +1,9 @@
 """Stage 5, evaluate: K episodes on every test task from the prior, all tasks as one batch.
 
 Beside the agent stand the oracle, which knows the task, a task-blind agent, and scripted search
-where the family defines it. The protocol is part of the result.
+where the family defines it. The protocol is part of the result, and where episodes start is
+checked: wide starts belong to collection, and only a configuration that says so evaluates on them
+(the oracle then has the same starts, and search, which is defined from the origin, stays out).
 """
 
 from __future__ import annotations
@@ -14,18 +16,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from algorithms.agent_files import BEST, FINAL, load_agent
+from algorithms.agent_files import (
+    BEST,
+    FINAL,
+    AgentDescription,
+    load_agent,
+    load_agent_description,
+)
 from algorithms.filtering import OnlineFilter
-from algorithms.rollouts import MetaAgent, Rollouts, roll_out
-from algorithms.vae_files import load_vae
+from algorithms.rollouts import Agent, OracleAgent, Rollouts, roll_out
+from algorithms.vae_files import load_description, load_vae
 from datasets.checkpoints import save_tensors
-from datasets.files import read_json, write_json
+from datasets.files import write_json
 from datasets.trial_store import CollectionMeta, read_meta
+from environments.base import TaskFamily
 from environments.registry import load_family
 from stages.config import EvaluateConfig
-from stages.context import StageContext
+from stages.context import Interrupted, StageContext
 from stages.errors import StageError
 from stages.seeds import numpy_generator
+
+Contenders = dict[str, Agent]
 
 
 def evaluate(
@@ -35,43 +46,38 @@ def evaluate(
     output: Path,
     context: StageContext,
 ) -> None:
-    """Score the agent on the test tasks: scores.json and rollouts.safetensors.
+    """Score the agents on the test tasks: scores.json and rollouts.safetensors.
 
     Raises:
-        StageError: the agent was trained on another domain than the trials'.
+        StageError: an agent and the trials are of different domains, or the domain has changed.
+        AlgorithmError: the domain starts episodes elsewhere than configured.
+        Interrupted: the user asked to stop.
     """
     torch.set_num_threads(context.threads)
     meta = read_meta(inputs["trials"])
     family = load_family(meta.family)
-    trained_on = read_json(inputs["agent"] / "agent.json")["family"]
-    if trained_on != family.spec.name:
-        raise StageError(
-            f"evaluate: the agent was trained on {trained_on}, the trials are of {family.spec.name}"
-        )
+    _check_horizon(meta, family)
     episodes = config.episodes or meta.episodes
     tasks = np.repeat(meta.tasks_test, config.trials_per_task, axis=0)
+    contenders = _contenders(inputs, family, context.device)
+    if config.start != "origin":  # where the family has no returns of its own
+        contenders["oracle"] = OracleAgent(family, tasks)
     belief_filter = OnlineFilter(load_vae(inputs["vae"], context.device))
-
-    def run(agent: MetaAgent) -> Rollouts:
-        rng = numpy_generator(seed, "evaluate", "starts")  # the same starts for every agent
-        return roll_out(
-            family, tasks, agent, belief_filter, episodes, config.start, rng, context.device
-        )
-
-    final = run(load_agent(inputs["agent"], FINAL, context.device))
-    contenders = {
-        "agent": final,
-        "agent_best": run(load_agent(inputs["agent"], BEST, context.device)),
-    }
-    if "blind-agent" in inputs:
-        contenders["blind"] = run(load_agent(inputs["blind-agent"], FINAL, context.device))
+    rollouts: dict[str, Rollouts] = {}
+    with context.progress(len(contenders), "evaluate", "agent") as bar:
+        for name, agent in contenders.items():
+            if context.interrupted:
+                raise Interrupted("evaluate: stopped")
+            rng = numpy_generator(seed, "evaluate", "starts")  # the same starts for every agent
+            rollouts[name] = roll_out(
+                family, tasks, agent, belief_filter, episodes, config.start, rng, context.device
+            )
+            bar.advance()
     count = config.trials_per_task
-    returns = {name: _by_task(r.returns, count) for name, r in contenders.items()}
-    success = {name: _by_task(r.solved[:, None], count)[:, 0] for name, r in contenders.items()}
-    returns["oracle"] = family.oracle_returns(meta.tasks_test, episodes)
-    searched = family.search_returns(meta.tasks_test, episodes)
-    if searched is not None:
-        returns["search"] = searched
+    returns = {name: _by_task(r.returns, count) for name, r in rollouts.items()}
+    success = {name: _by_task(r.solved[:, None], count)[:, 0] for name, r in rollouts.items()}
+    if config.start == "origin":
+        returns |= _references(family, meta.tasks_test, episodes)
     write_json(
         output / "scores.json",
         {
@@ -82,7 +88,53 @@ def evaluate(
             "success": {name: values.tolist() for name, values in success.items()},
         },
     )
-    _save_rollouts(output / "rollouts.safetensors", final)
+    _save_rollouts(output / "rollouts.safetensors", rollouts["agent"])
+
+
+def _check_horizon(meta: CollectionMeta, family: TaskFamily) -> None:
+    if meta.horizon != family.spec.horizon:
+        raise StageError(
+            f"evaluate: the trials' episodes have {meta.horizon} steps, those of "
+            f"{family.spec.name} have {family.spec.horizon} now; collect anew"
+        )
+
+
+def _contenders(inputs: Mapping[str, Path], family: TaskFamily, device: str) -> Contenders:
+    """Final and best weights, and the task-blind agent if there is one."""
+    latent_dim = load_description(inputs["vae"]).model.encoder.latent_dim
+    for name in ("agent", "blind-agent"):
+        if name in inputs:
+            _check_agent(load_agent_description(inputs[name]), name, family, latent_dim)
+    found: Contenders = {
+        "agent": load_agent(inputs["agent"], FINAL, device),
+        "agent_best": load_agent(inputs["agent"], BEST, device),
+    }
+    if "blind-agent" in inputs:
+        found["blind"] = load_agent(inputs["blind-agent"], FINAL, device)
+    return found
+
+
+def _check_agent(agent: AgentDescription, name: str, family: TaskFamily, latent_dim: int) -> None:
+    spec = family.spec
+    if agent.family != spec.name:
+        raise StageError(
+            f"evaluate: the {name} was trained on {agent.family}, the trials are of {spec.name}"
+        )
+    needed = spec.observation_dim + (2 * latent_dim if agent.beliefs else 0)
+    if agent.state_dim != needed:
+        raise StageError(
+            f"evaluate: the {name} acts on {agent.state_dim} numbers, but observation and belief "
+            f"have {needed}; it was trained with another model"
+        )
+
+
+def _references(
+    family: TaskFamily, tasks: NDArray[np.float64], episodes: int
+) -> dict[str, NDArray[np.float64]]:
+    """Returns (tasks, K) from the origin of who knows the task, and of a search if there is one."""
+    found = {"oracle": family.oracle_returns(tasks, episodes)}
+    searched = family.search_returns(tasks, episodes)
+    return found if searched is None else found | {"search": searched}
 
 
 def _by_task(values: NDArray[Any], trials: int) -> NDArray[np.float64]:
