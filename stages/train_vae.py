@@ -21,6 +21,7 @@ from algorithms.elbo import ElboTerms, elbo
 from algorithms.elbo_batch import check_likelihood
 from algorithms.errors import DivergenceError
 from algorithms.learners.optimiser import Adam
+from algorithms.memory import keep_freed_memory
 from algorithms.relabelling import check_relabelling
 from algorithms.vae_diagnostics import diagnose
 from algorithms.vae_files import VaeDescription, describe, save_vae
@@ -159,6 +160,7 @@ def train_vae(
         Interrupted: the user asked to stop; a checkpoint is saved.
     """
     torch.set_num_threads(context.threads)
+    keep_freed_memory()
     meta = read_meta(inputs["trials"])
     family = load_family(meta.family)
     check_relabelling(family, len(meta.tasks_train), config.relabelling)
