@@ -1,0 +1,259 @@
+"""The tables in the pages that follow from the code: settings, presets, domains, reference returns.
+
+They stand between `<!-- table: NAME -->` and `<!-- end -->`. After a change of the code
+
+    python tests/docs/docs_tables.py
+
+writes them again; `test_docs.py` fails while they are out of date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from algorithms.config import ElboConfig, LearnerConfig, RelabellingConfig
+from environments.registry import DOMAINS, load_family
+from models.config import EncoderConfig, RewardDecoderConfig, StateDecoderConfig
+from pipeline.config import RuntimeConfig
+from pipeline.presets import description, load_config, preset_names
+from stages.config import (
+    CollectConfig,
+    EvaluateConfig,
+    OfflineConfig,
+    RelabelConfig,
+    TasksConfig,
+    VaeConfig,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+MARK = re.compile(r"<!-- table: ([a-z.-]+) -->\n.*?<!-- end -->", re.DOTALL)
+
+MODELS: dict[str, type[BaseModel]] = {
+    "collect": CollectConfig,
+    "tasks": TasksConfig,
+    "learner": LearnerConfig,
+    "vae": VaeConfig,
+    "encoder": EncoderConfig,
+    "reward-decoder": RewardDecoderConfig,
+    "state-decoder": StateDecoderConfig,
+    "elbo": ElboConfig,
+    "relabelling": RelabellingConfig,
+    "relabel": RelabelConfig,
+    "offline": OfflineConfig,
+    "evaluate": EvaluateConfig,
+    "runtime": RuntimeConfig,
+}
+"""What has a table and, under the same word, a heading in configuration.md."""
+
+_UNSAID = {
+    "behaviour": "how the logs' actions are chosen",
+    "enabled": "on or off",
+    "fraction": "share of a batch's trials relabelled",
+    "likelihood": "of the rewards; see [the method](method.md#the-elbo)",
+}
+"""Meanings of settings whose model says nothing beyond their name."""
+
+
+def page_with_tables(text: str) -> str:
+    """A page's text with every marked table made anew.
+
+    Raises:
+        KeyError: a mark names no table.
+        ValueError: a setting has no description.
+    """
+    return MARK.sub(lambda m: f"<!-- table: {m[1]} -->\n{make(m[1])}\n<!-- end -->", text)
+
+
+def make(name: str) -> str:
+    """One table as Markdown."""
+    if name in _OTHERS:
+        return _OTHERS[name]()
+    header = ("setting", "default", "values", "meaning")
+    return _markdown(header, list(_settings(MODELS[name], "")))
+
+
+def _settings(model: type[BaseModel], path: str) -> Iterator[Sequence[str]]:
+    """Rows of a model's settings; those of a model with a table of its own are left to it."""
+    for name, field in model.model_fields.items():
+        key, inner = path + name, field.annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            default = "must be set" if field.is_required() else f"`{_text(field.default)}`"
+            yield f"`{key}`", default, _values(field), _meaning(name, field)
+        elif inner in MODELS.values():
+            own = next(word for word, one in MODELS.items() if one is inner)
+            yield f"`{key}.*`", "", "", f"see [{own.replace('-', ' ')}](#{own})"
+            for part, value in _changed(field.default, inner):
+                yield f"`{key}.{part}`", f"`{_text(value)}`", "", "here with another default"
+        else:
+            yield from _settings(inner, f"{key}.")
+
+
+def _meaning(name: str, field: FieldInfo) -> str:
+    meaning = field.description or _UNSAID.get(name)
+    if meaning is None:
+        raise ValueError(f"setting {name} has no description: give its Field one")
+    return meaning
+
+
+def _changed(value: Any, model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    """Fields in which a default differs from the model's own."""
+    for name in model.model_fields:
+        if getattr(value, name) != getattr(model(), name):
+            yield name, getattr(value, name)
+
+
+def _values(field: FieldInfo) -> str:
+    """What a setting may be: its choices, or its type with bounds."""
+    choices = _choices(field.annotation)
+    if choices:
+        return ", ".join(f"`{choice}`" for choice in choices)
+    annotation = str(field.annotation)
+    number = "whole number" if "int" in annotation else "number"
+    if "bool" in annotation:
+        return "`true`, `false`"
+    if "tuple" in annotation:
+        return "list of whole numbers"
+    if "str" in annotation:
+        return "text"
+    return _bounded(number, field) + (", or `null`" if "None" in annotation else "")
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    """The words of a Literal, also inside a tuple."""
+    found = get_args(annotation)
+    if found and all(isinstance(one, str) for one in found):
+        return found
+    inner = [_choices(one) for one in found if one is not Ellipsis and get_args(one)]
+    return inner[0] if inner else ()
+
+
+def _bounded(number: str, field: FieldInfo) -> str:
+    low = high = ""
+    bounds = [*field.metadata, *(m for one in get_args(field.annotation) for m in _metadata(one))]
+    for bound in bounds:
+        match bound:
+            case annotated_types.Gt(gt=value):
+                low = "at least 1" if "whole" in number else f"above {value:g}"
+            case annotated_types.Ge(ge=value):
+                low = f"at least {value:g}"
+            case annotated_types.Lt(lt=value):
+                high = f"below {value:g}"
+            case annotated_types.Le(le=value):
+                high = f"at most {value:g}"
+            case _:
+                continue
+    return ", ".join([number, *filter(None, (low, high))])
+
+
+def _metadata(annotation: Any) -> Sequence[Any]:
+    return getattr(annotation, "__metadata__", ())
+
+
+def _text(value: Any) -> str:
+    """A default as YAML would have it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(_text(item) for item in value)}]"
+    words: dict[Any, str] = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _presets() -> str:
+    header = ("preset", "tasks", "trials a task", "belief updates", "offline", "what it is")
+    rows = []
+    for name in preset_names():
+        config = load_config(name).config
+        collect, tasks = config.collect, config.collect.tasks
+        trials = collect.random_trials + collect.iterations * collect.trials_per_iteration
+        seen = "the same" if tasks.test_tasks_seen else "held out"
+        rows.append(
+            (
+                f"`{name}`",
+                f"{tasks.train}, {tasks.test} {seen}",
+                str(trials),
+                f"{config.vae.updates:,}",
+                f"{config.offline.learner.rule}, {config.offline.updates:,} x "
+                f"{config.offline.batch_size:,}",
+                description(name),
+            )
+        )
+    return _markdown(header, rows)
+
+
+def _domains() -> str:
+    header = ("domain", "task", "differ in", "K", "H", "observation", "actions", "reward")
+    rows = []
+    for name in DOMAINS:
+        spec = load_family(name).spec
+        actions = (
+            f"{spec.n_actions}" if spec.n_actions is not None else f"[-1, 1]^{spec.action_dim}"
+        )
+        low_high = spec.binary_reward
+        reward = "real" if low_high is None else f"{low_high[0]:g} or {low_high[1]:g}"
+        rows.append(
+            (
+                f"`{name}`",
+                ", ".join(spec.task_names),
+                spec.tasks_differ_in,
+                str(spec.episodes),
+                str(spec.horizon),
+                ", ".join(spec.observation_names),
+                actions,
+                reward,
+            )
+        )
+    return _markdown(header, rows)
+
+
+def _returns() -> str:
+    """Summed return of a trial of the scripted policies on each preset's own test tasks."""
+    from stages.collect import draw_tasks
+
+    rows = []
+    for name in DOMAINS:
+        family, config = load_family(name), load_config(name).config.collect
+        tasks = draw_tasks(family, config).test
+        searched = family.search_returns(tasks)
+        search = "-" if searched is None else f"{searched.sum(1).mean():.2f}"
+        rows.append(
+            (
+                f"`{name}`",
+                str(len(tasks)),
+                search,
+                f"{family.oracle_returns(tasks).sum(1).mean():.2f}",
+            )
+        )
+    return _markdown(("preset", "test tasks", "scripted search", "oracle"), rows)
+
+
+_OTHERS: dict[str, Callable[[], str]] = {
+    "presets": _presets,
+    "domains": _domains,
+    "returns": _returns,
+}
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell for cell in line)} |" for line in lines)
+
+
+def pages() -> list[Path]:
+    """README.md, CONTRIBUTING.md and everything in docs/."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+if __name__ == "__main__":
+    for page in pages():
+        before = page.read_text(encoding="utf-8")
+        after = page_with_tables(before)
+        if after != before:
+            page.write_text(after, encoding="utf-8")
