@@ -56,14 +56,16 @@ def curve_panels(
     axis: str,
     references: Mapping[str, Sequence[Reference]] | None = None,
 ) -> list[Panel]:
-    """One panel for each quantity in the logs of all seeds; what is zero throughout is left out.
+    """One panel for each quantity in the logs of all seeds; losses that are off are left out.
 
     `stem` starts the panels' names, `axis` labels the steps; `references` are lines by quantity.
     """
     groups: dict[str, dict[str, str]] = {}
     for name in dict.fromkeys(name for one in curves for name in one.columns):
-        if any(np.nan_to_num(values).any() for values in _columns(curves, [name])):
-            group, variant = split_name(name)
+        group, variant = split_name(name)
+        values = np.concatenate(_columns(curves, [name]))
+        off = variant in ("train", "validation") and not np.nan_to_num(values).any()
+        if np.isfinite(values).any() and not off:
             groups.setdefault(group, {})[variant] = name
     return [
         _panel(stem, group, variants, curves, axis, (references or {}).get(group, ()))

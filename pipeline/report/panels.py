@@ -161,6 +161,7 @@ def _for_page(svg: str, label: str) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # numbered alike in every figure, and never used
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = svg.replace("#000000", "currentColor").replace("#ffffff", "var(--surface)")
+    svg = svg.replace("#4a4a4a", "currentColor")  # the walls of arenas, lost on a dark page
     svg = svg.replace("'DejaVu Sans'", "var(--sans)")
     box = re.search(r'viewBox="[^"]*"', svg)
     label = html.escape(label, quote=True)

@@ -90,6 +90,12 @@ def test_one_panel_a_quantity_with_references() -> None:
     assert [text.get_text() for text in texts] == ["train", "validation", "limit"]
 
 
+def test_a_loss_that_is_off_is_left_out_but_a_return_of_zero_is_not() -> None:
+    zeros = np.zeros(3)
+    log = Curves(np.arange(3.0), {"train_rec_state": zeros, "return_mean": zeros})
+    assert [panel.name for panel in curve_panels("x", [log], "step")] == ["x_return"]
+
+
 def test_spread_tasks_go_from_worst_to_best() -> None:
     scores = np.array([5.0, 1.0, 3.0, 2.0, 4.0])
     assert spread_tasks(scores, 3) == [1, 2, 0]
