@@ -8,6 +8,8 @@ refusal: these must be refused in these very words.
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import re
 import runpy
 import shlex
@@ -23,6 +25,7 @@ import docs_tables
 import pytest
 import torch
 
+from environments.contract import CHECKS
 from pipeline import cli
 from pipeline.commands.run import parse_seeds
 from pipeline.config import SECTIONS
@@ -209,6 +212,23 @@ def check_command(words: list[str], folder: Path) -> None:
     stages_to_refresh(tuple(s for group in options.refresh for s in group), options.since)
     assert options.preset in preset_names() or (folder / options.preset).is_file(), words
     load_config(options.preset, options.overrides)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_option_is_in_the_page_on_running(command: str) -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    importlib.import_module(f"pipeline.commands.{command.replace('-', '_')}").add_arguments(parser)
+    text = TEXTS[ROOT / "docs/running.md"]
+    assert f"## omrl {command}" in text
+    options = [o for action in parser._actions for o in action.option_strings]
+    assert [option for option in options if f"`{option}" not in text] == []
+
+
+def test_the_checks_of_a_family_are_those_shown() -> None:
+    page = ROOT / "docs/domains.md"
+    shown = next(answer for command, answer in commands(page) if "check-env" in command and answer)
+    assert shown[:-1] == [f"pass  {promise}" for promise in CHECKS]
+    assert shown[-1] == f"line:Line: {len(CHECKS)} of {len(CHECKS)} checks passed"
 
 
 # ---------------------------------------------------------------------- Python
