@@ -1,0 +1,128 @@
+"""The table of transitions against a hand-made store whose every number says where it lies."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.errors import DataError
+from datasets.hyper_state_layout import HyperStateLayout
+from datasets.hyper_states import HyperStateWriter
+from stages.config import OfflineConfig
+from stages.errors import StageError
+from stages.hyper_state_table import HyperStateTable
+
+TASKS, TRIALS, K, H, L = 2, 3, 2, 4, 2
+T = K * H
+
+
+def write_store(folder: Path, n_actions: int | None = None, belief_rewards: bool = False) -> None:
+    """Observations (task, trial, episode, time); beliefs count t; terminations where t % 5 == 0."""
+    layout = HyperStateLayout(
+        TASKS, TRIALS, K, H, 4, 1, L, n_actions=n_actions, belief_rewards=belief_rewards
+    )
+    step = np.arange(T).reshape(K, H)
+    with HyperStateWriter(folder / "hyper_states.zarr", layout) as writer:
+        for task in range(TASKS):
+            index = np.stack(np.meshgrid([task], *map(np.arange, (TRIALS, K, H + 1)),
+                                         indexing="ij"), -1)[0]  # fmt: skip
+            number = 100 * task + 10 * np.arange(TRIALS)[:, None, None] + step
+            actions = number % n_actions if n_actions else number / 1000
+            beliefs = 1000 * task + 100 * np.arange(TRIALS)[:, None] + np.arange(T + 1)
+            fields = {
+                "observations": index.astype(np.float32),
+                "actions": actions[..., None].astype(np.int64 if n_actions else np.float32),
+                "rewards": number.astype(np.float32),
+                "terminations": np.broadcast_to(step % 5 == 0, number.shape).copy(),
+                "beliefs": np.repeat(beliefs[..., None], 2 * L, -1).astype(np.float32),
+            }
+            if belief_rewards:
+                fields["belief_rewards"] = -fields["rewards"]
+            writer.write_task(task, fields)
+
+
+def expected_rows(task: int, trial: int, t: int) -> tuple[list[float], list[float]]:
+    """Hyper-state before and after step t, from the definition of the Bayes-adaptive MDP."""
+    k, h = divmod(t, H)
+    if h < H - 1:
+        after = (k, h + 1)
+    elif k < K - 1:
+        after = (k + 1, 0)  # the next episode's reset, with the belief carried on
+    else:
+        after = (k, H)  # the end of the trial: its last observation
+    beliefs = [[1000.0 * task + 100 * trial + t + i] * (2 * L) for i in (0, 1)]
+    return [task, trial, k, h, *beliefs[0]], [task, trial, *after, *beliefs[1]]
+
+
+@pytest.mark.parametrize("n_actions", [None, 7])
+@pytest.mark.parametrize("beliefs", [True, False])
+def test_every_transition_is_the_definitions(
+    beliefs: bool, n_actions: int | None, tmp_path: Path
+) -> None:
+    write_store(tmp_path, n_actions)
+    table = HyperStateTable.load(tmp_path, OfflineConfig(beliefs=beliefs), "cpu")
+    width = 4 + 2 * L if beliefs else 4
+    assert table.rows.shape == (TASKS * TRIALS * (T + 1), width)
+    assert table.steps == T
+    batch = table.sample(3000, torch.Generator().manual_seed(0))
+    assert batch.states.shape == (1, 3000, width)
+    assert batch.actions.shape == ((1, 3000) if n_actions else (1, 3000, 1))
+    assert batch.next_actions is not None
+    drawn = {name: tensor[0].numpy() for name, tensor in batch._asdict().items()}
+    actions, following = (drawn[n].reshape(3000) for n in ("actions", "next_actions"))
+    seen = set()
+    for row in range(3000):
+        task, trial, k, h = drawn["states"][row, :4].astype(int).tolist()
+        t = k * H + h
+        here, after = expected_rows(task, trial, t)
+        assert drawn["states"][row].tolist() == here[:width]
+        assert drawn["next_states"][row].tolist() == after[:width]
+        numbers = [100 * task + 10 * trial + s for s in (t, min(t + 1, T - 1))]
+        assert drawn["rewards"][row] == numbers[0]
+        wanted = [n % n_actions if n_actions else np.float32(n / 1000) for n in numbers]
+        assert [actions[row], following[row]] == wanted
+        assert drawn["continues"][row] == (0.0 if t % 5 == 0 else 1.0)
+        seen.add((task, trial, t))
+    assert seen == set(product(range(TASKS), range(TRIALS), range(T)))
+
+
+def test_transitions_are_drawn_uniformly(tmp_path: Path) -> None:
+    write_store(tmp_path)
+    table = HyperStateTable.load(tmp_path, OfflineConfig(), "cpu")
+    batch = table.sample(48_000, torch.Generator().manual_seed(0))
+    _, counts = torch.unique(batch.rewards, return_counts=True)
+    assert len(counts) == TASKS * TRIALS * T
+    assert (counts - 1000).abs().max() < 150  # five standard deviations
+
+
+def test_belief_rewards_take_the_place_of_rewards(tmp_path: Path) -> None:
+    write_store(tmp_path / "with", belief_rewards=True)
+    config = OfflineConfig(use_belief_rewards=True)
+    table = HyperStateTable.load(tmp_path / "with", config, "cpu")
+    own = HyperStateTable.load(tmp_path / "with", OfflineConfig(), "cpu")
+    assert torch.equal(table.rewards, -own.rewards)
+    write_store(tmp_path / "without")
+    with pytest.raises(StageError, match=r"hold no R\+; set relabel.belief_rewards"):
+        HyperStateTable.load(tmp_path / "without", config, "cpu")
+
+
+def test_more_than_the_budget_is_refused(tmp_path: Path) -> None:
+    write_store(tmp_path)
+    with pytest.raises(DataError, match="more than budget_bytes = 536"):
+        HyperStateTable.load(tmp_path, OfflineConfig(memory_gb=1e-6), "cpu")
+
+
+def test_moments_are_those_of_all_rows(tmp_path: Path) -> None:
+    write_store(tmp_path)
+    table = HyperStateTable.load(tmp_path, OfflineConfig(), "cpu")
+    table.rows[:, 2] = 5.0  # a constant input
+    mean, deviation = table.moments()
+    rows = table.rows.numpy().astype(np.float64)
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-6)
+    expected = rows.std(0, ddof=1)
+    expected[2] = 1e-4
+    np.testing.assert_allclose(deviation, expected, rtol=1e-6)
