@@ -62,13 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Run each seed in turn; say how to go on if stopped."""
+    from pipeline.fit import check_fit
     from pipeline.plan import stages_to_refresh
     from pipeline.presets import load_config
     from pipeline.store import Store, default_root
 
     seeds = parse_seeds(options.seed, options.seeds)
     loaded = load_config(options.preset, options.overrides)
-    check_domain(loaded.config.collect.domain)
+    check_fit(loaded.config)
     refresh = stages_to_refresh(tuple(s for group in options.refresh for s in group), options.since)
     requests = [_request(options, loaded, seed, refresh) for seed in seeds]
     store = Store(default_root())
