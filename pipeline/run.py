@@ -168,7 +168,7 @@ def _new_record(request: RunRequest, old: RunRecord | None) -> RunRecord:
         domain=config.collect.domain,
         config=config.model_dump(mode="json"),
         artefacts=old.artefacts if old is not None else {},
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="microseconds"),
         command=request.command,
     )
 
