@@ -135,7 +135,7 @@ def background(words: Sequence[str], env: dict[str, str], log: Path) -> Iterator
 
 def wait_for(url: str) -> None:
     """Return once `url` answers."""
-    for _ in range(240):
+    for _ in range(800):
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return

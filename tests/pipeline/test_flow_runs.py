@@ -35,6 +35,7 @@ def server() -> Iterator[str]:
     """
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(dir=memory) as home:
+        patch.setattr(prefect_server, "STARTUP_SECONDS", 280.0)  # other tests have the processors
         patch.delenv("PREFECT_API_URL", raising=False)
         patch.setenv("PREFECT_HOME", home)
         prefect_server.settle_environment(Path("unused"))
