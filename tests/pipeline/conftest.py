@@ -57,7 +57,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in pipeline.presets.FOLDERS:
         (root / folder).mkdir(parents=True)
     (root / "data_collection_config" / "toy.yaml").write_text(
-        "# a toy\ncollect:\n  domain: gridworld\n"
+        "# a toy\ncollect:\n  domain: gridworld\n  learner:\n    rule: dqn\n"
         "  tasks:\n    train: 21\n    test_tasks_seen: true\n"
     )
     (root / "vae_config" / "toy.yaml").write_text(
