@@ -32,8 +32,9 @@ beside a row makes its runs again, `omrl scores DOMAIN` prints the same figures 
 steps). *IQM* is the interquartile mean over seeds and tasks, the interval its 95 % stratified
 bootstrap interval (Agarwal et al., NeurIPS 2021). *Final* is the agent after its last update;
 *best* is the best of the evaluations during training, made on the same test tasks, hence an
-optimistic figure. *Blind* is an agent trained alike without beliefs, for a quarter of the updates.
-*Oracle* knows the task, *search* is a scripted search that does not.
+optimistic figure. *Blind* is an agent trained alike without beliefs, for a share of the updates.
+*Oracle* knows the task, *search* is a scripted search that does not. A domain or preset without a
+row has no complete runs yet.
 """
 
 
@@ -53,8 +54,8 @@ def markdown(rows: Sequence[ScoreRow]) -> str:
     parts = [INTRODUCTION]
     for domain in dict.fromkeys(row["domain"] for row in rows):
         chosen = [row for row in rows if row["domain"] == domain]
-        parts += [f"## {domain}\n", _table(chosen), *(_details(row) for row in chosen)]
-    return "\n".join(parts) + "\n"
+        parts += [f"## {domain}\n", _table(chosen), *(_details(row) for row in chosen), ""]
+    return "\n".join(parts)
 
 
 def _table(rows: Sequence[ScoreRow]) -> str:

@@ -38,8 +38,6 @@ ROOT = docs_tables.ROOT
 PAGES = docs_tables.pages()
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
-MADE_FROM_RUNS = {"docs/results.md", "docs/images/gridworld.png"}
-"""What a script makes from real runs: linked to, but not there in a clone before it was made."""
 
 _FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -106,8 +104,6 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         target, _, anchor = link.partition("#")
         path = (page.parent / target).resolve() if target else page
-        if path.relative_to(ROOT).as_posix() in MADE_FROM_RUNS and not path.exists():
-            continue
         assert path.exists(), f"{name(page)}: {link}"
         if anchor:
             assert anchor in anchors(path), f"{name(page)}: {link}"
