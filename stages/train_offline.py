@@ -169,9 +169,9 @@ class Training:
             "step": self.step,
             "best": self.best if self.best_weights else None,
             "best_step": self.best_step,
-            "metrics": self.metrics,
-            "evaluations": self.evaluations,
-            "totals": list(self._totals),  # their order is that of the columns
+            "metrics": _packed(self.metrics),
+            "evaluations": _packed(self.evaluations),
+            "totals": list(self._totals),
         }
         self.file.save({name: tensor.cpu().numpy() for name, tensor in tensors.items()}, note)
         self.saved_step = self.step
@@ -191,7 +191,7 @@ class Training:
         self.step, self.best_step = int(note["step"]), int(note["best_step"])
         self.saved_step = self.step
         self.best = -np.inf if note["best"] is None else float(note["best"])
-        self.metrics, self.evaluations = note["metrics"], note["evaluations"]
+        self.metrics, self.evaluations = _rows(note["metrics"]), _rows(note["evaluations"])
 
     def _check(self, tensors: Mapping[str, Tensor]) -> None:
         bad = not_finite(tensors)
@@ -205,6 +205,16 @@ class Training:
             "offline.learner.learning_rate or a conservative rule (cql, iql, td3bc, rebrac) may "
             "help"
         )
+
+
+def _packed(rows: list[Row]) -> list[list[Any]]:
+    """Names, then values: JSON objects would not keep the columns' order."""
+    return [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
+
+
+def _rows(packed: list[list[Any]]) -> list[Row]:
+    """The inverse of `_packed`."""
+    return [dict(zip(packed[0], values, strict=True)) for values in packed[1:]]
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
