@@ -122,7 +122,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(make_seed, tmp_path: 
 
 
 def test_equal_requests_give_equal_bytes(make_seed, tmp_path: Path) -> None:
-    request = request_for(make_seed, "point_robot_wind", others=1)
+    request = request_for(make_seed, "point_robot", others=1)
     assert build(request, tmp_path / "one") == build(request, tmp_path / "two")
 
 
