@@ -15,7 +15,7 @@ from pipeline.report.lineage import cards
 from pipeline.report.page import Page, render
 from pipeline.report.sources import Scores, SeedFolders, SeedOutputs
 
-VERSION = 1
+VERSION = 2
 """Raised when the same inputs give another page, so that cached reports are drawn anew."""
 
 PICTURES = ("returns_per_episode", "belief_tightening", "evaluation_return", "comparison")

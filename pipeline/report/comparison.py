@@ -12,7 +12,7 @@ from pipeline.report import panels
 from pipeline.report.panels import Panel
 from pipeline.report.policies import PolicyScores, gather, protocol_line
 from pipeline.report.sources import Scores
-from pipeline.report.tables import Cell, Share, Table, interval
+from pipeline.report.tables import Cell, Share, Table
 
 _SAME = ("task_count", "test_tasks_seen", "start", "episodes", "horizon")
 _MOST_DIFFERENCES = 3
@@ -88,7 +88,7 @@ def _row(one: Contender, base: float | None) -> tuple[Cell, ...]:
         len(one.scores),
         summary.mean,
         summary.iqm,
-        interval(summary.low, summary.high) if agent.varies else None,
+        (summary.low, summary.high) if agent.varies else None,
         None if base is None else summary.mean - base,
         None if agent.success is None else Share(agent.success.mean()),
     )

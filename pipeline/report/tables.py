@@ -8,7 +8,9 @@ import math
 import textwrap
 from dataclasses import dataclass
 
-Cell = str | float | int | None
+Range = tuple[float, float]
+"""An interval's ends."""
+Cell = str | float | int | Range | None
 
 
 class Share(float):
@@ -45,7 +47,7 @@ class Table:
         """Which columns hold numbers or intervals, and so stand to the right."""
         return [
             all(
-                cell is None or isinstance(cell, int | float) or cell.startswith("[")
+                cell is None or isinstance(cell, int | float | tuple)
                 for cell in (row[i] for row in self.rows)
             )
             for i in range(len(self.columns))
@@ -69,22 +71,12 @@ class Table:
         return "\n".join([self.title, rule, head, rule, *body, rule, *below])
 
 
-def interval(low: float | None, high: float | None) -> str | None:
-    """A confidence interval as a cell, None where there is none."""
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return None
-    decimals = _decimals([low, high])
-    return f"[{low:.{decimals}f}, {high:.{decimals}f}]"
-
-
-def _decimals(values: list[float]) -> int:
-    largest = max((abs(value) for value in values), default=0.0)
-    return 1 if largest >= 10 else 2
-
-
 def _column(cells: list[Cell]) -> list[str]:
-    decimals = _decimals([cell for cell in cells if isinstance(cell, float)])
-    return [_shown(cell, decimals) for cell in cells]
+    """Cells of one column with as many decimals as its largest number leaves room for."""
+    numbers = [cell for cell in cells if isinstance(cell, float)]
+    numbers += [end for cell in cells if isinstance(cell, tuple) for end in cell]
+    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0.0)
+    return [_shown(cell, 1 if largest >= 10 else 2) for cell in cells]
 
 
 def _shown(cell: Cell, decimals: int) -> str:
@@ -92,10 +84,14 @@ def _shown(cell: Cell, decimals: int) -> str:
         return "–"
     if isinstance(cell, Share):
         return f"{100 * cell:.0f} %"
+    if isinstance(cell, tuple):
+        return f"[{cell[0]:.{decimals}f}, {cell[1]:.{decimals}f}]"
     return f"{cell:.{decimals}f}" if isinstance(cell, float) else str(cell)
 
 
 def _exact(cell: Cell) -> str:
     if cell is None:
         return ""
+    if isinstance(cell, tuple):
+        return f"[{cell[0]:.6g}, {cell[1]:.6g}]"
     return f"{cell:.6g}" if isinstance(cell, float) else str(cell)

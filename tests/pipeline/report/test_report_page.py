@@ -173,7 +173,7 @@ def test_scripted_references_have_no_interval() -> None:
     assert PolicyScores("agent", returns, None).varies
     assert not PolicyScores("oracle", returns, None).varies
     assert not PolicyScores("agent", returns[:1], None).varies
-    assert not PolicyScores("agent", np.repeat(returns[:1], 3, axis=0), None).varies
+    assert PolicyScores("agent", np.repeat(returns[:1], 3, axis=0), None).varies
 
 
 def test_differences_name_full_keys_and_count_the_rest() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from pipeline.report.tables import Share, Table, interval
+from pipeline.report.tables import Share, Table
 
 
 def table() -> Table:
@@ -14,7 +14,7 @@ def table() -> Table:
         "Scores",
         "Protocol: 5 tasks.",
         ("policy", "return", "interval", "solved"),
-        (("agent", 36.125, interval(35.01, 37.9), Share(0.952)), ("oracle", 44.3, None, None)),
+        (("agent", 36.125, (35.01, 37.9), Share(0.952)), ("oracle", 44.3, None, None)),
         ("A note.",),
     )
 
@@ -47,7 +47,8 @@ def test_small_numbers_get_two_decimals_and_nan_a_dash() -> None:
     assert small.numeric() == [True, True]
 
 
-def test_interval_of_nothing_is_nothing() -> None:
-    assert interval(None, 1.0) is None
-    assert interval(float("nan"), 1.0) is None
-    assert interval(0.5, 0.75) == "[0.50, 0.75]"
+def test_ends_of_intervals_have_the_decimals_of_their_column() -> None:
+    ranges = Table("t", "T", "P", ("a",), (((-6.0, -6.0),), ((31.7, 37.1),), (None,)))
+    assert ranges.cells() == [["[-6.0, -6.0]"], ["[31.7, 37.1]"], ["–"]]
+    assert ranges.numeric() == [True]
+    assert ranges.csv_text().splitlines()[1] == '"[-6, -6]",P'
