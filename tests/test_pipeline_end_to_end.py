@@ -312,3 +312,35 @@ def until(condition: Any, seconds: float) -> None:
     while not condition():
         assert time.monotonic() - begun < seconds
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_stops_workers_with_their_parent(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """As a terminal's Ctrl-C or a supervisor sends it: exit 130 within seconds, and on from there."""
+    endless = CONFIGS["gridworld"]["collect"] | {"iterations": 2000}
+    file = tmp_path / "long.yaml"
+    file.write_text(json.dumps(CONFIGS["gridworld"] | {"collect": endless}))
+    words = ["run", str(file), "--no-prefect", "--no-report", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", *words],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMRL_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    until(lambda: len(workers(children)) == 2, 120)
+    time.sleep(6.0)  # past the imports
+    begun = time.monotonic()
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "Go on with: omrl run" in errors
+    checkpoints = list((tmp_path / "home" / ".checkpoints").glob("*/group-*.safetensors"))
+    assert len(checkpoints) == 2 or number == signal.SIGTERM  # which workers do not survive
