@@ -5,7 +5,7 @@ A step's key is made from its inputs' contents, so it is known only once they ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel
@@ -111,9 +111,18 @@ def checked_stage(name: str, option: str) -> str:
     return name
 
 
-def stages_to_refresh(refresh: tuple[str, ...], since: str | None) -> frozenset[str]:
-    """The stages named by --refresh, and by --from that stage and all after it."""
-    chosen = {checked_stage(name, "--refresh") for name in refresh}
+def stages_to_refresh(refresh: Sequence[str], since: str | None) -> frozenset[str]:
+    """The stages named by --refresh, each with commas or alone, and by --from that and all after.
+
+    Raises:
+        ConfigError: there is no such stage, or an option names none.
+    """
+    chosen: set[str] = set()
+    for text in refresh:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        if not names:
+            raise ConfigError(f"--refresh: name a stage: {', '.join(STAGES)}")
+        chosen |= {checked_stage(name, "--refresh") for name in names}
     if since is not None:
         chosen |= set(STAGES[STAGES.index(checked_stage(since, "--from")) :])
     return frozenset(chosen)

@@ -43,9 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--refresh",
         metavar="STAGE",
         action="append",
-        nargs="+",
         default=[],
-        help="make this stage's artefact anew; may be repeated",
+        help="make this stage's artefact anew; several as A,B; may be repeated",
     )
     parser.add_argument(
         "--from", dest="since", metavar="STAGE", help="make this stage and all after it anew"
@@ -70,7 +69,7 @@ def main(options: argparse.Namespace) -> int:
     seeds = parse_seeds(options.seed, options.seeds)
     loaded = load_config(options.preset, options.overrides)
     check_fit(loaded.config)
-    refresh = stages_to_refresh(tuple(s for group in options.refresh for s in group), options.since)
+    refresh = stages_to_refresh(options.refresh, options.since)
     requests = [_request(options, loaded, seed, refresh) for seed in seeds]
     store = Store(default_root())
     if options.dry_run:

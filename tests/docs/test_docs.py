@@ -205,7 +205,7 @@ def check_command(words: list[str], folder: Path) -> None:
     if words[0] != "run":
         return
     parse_seeds(options.seed, options.seeds)
-    stages_to_refresh(tuple(s for group in options.refresh for s in group), options.since)
+    stages_to_refresh(options.refresh, options.since)
     assert options.preset in preset_names() or (folder / options.preset).is_file(), words
     load_config(options.preset, options.overrides)
 

@@ -79,7 +79,8 @@ def test_several_seeds_in_one_table(toy: Store, capsys: Capture) -> None:
     ("words", "stages"),
     [
         (["--refresh", "relabel"], ["relabel"]),
-        (["--refresh", "relabel", "evaluate"], ["relabel", "evaluate"]),
+        (["--refresh", "relabel,evaluate"], ["relabel", "evaluate"]),
+        (["--refresh", "relabel, evaluate,"], ["relabel", "evaluate"]),
         (["--refresh", "relabel", "--refresh", "evaluate"], ["relabel", "evaluate"]),
         (["--from", "train-offline"], ["train_offline", "train_offline", "evaluate"]),
         (["--name", "other"], []),
@@ -91,6 +92,13 @@ def test_what_is_made_anew(words: list[str], stages: list[str], toy: Store, call
     called(call_log)
     assert run_toy_command(*words) == 0
     assert called(call_log) == stages
+
+
+def test_a_refresh_leaves_the_preset_behind_it_alone(toy: Store, call_log: Path) -> None:
+    run_toy_command()
+    called(call_log)
+    assert main(["run", *PLAIN, "--refresh", "relabel", "toy"]) == 0
+    assert called(call_log) == ["relabel"]
 
 
 def test_a_dry_run_runs_nothing(toy: Store, capsys: Capture, call_log: Path) -> None:
@@ -121,6 +129,8 @@ def test_a_dry_run_runs_nothing(toy: Store, capsys: Capture, call_log: Path) -> 
             "run toy --refresh relable",
             "--refresh: unknown stage 'relable'; did you mean 'relabel'?",
         ),
+        ("run toy --refresh relabel,evalute", "--refresh: unknown stage 'evalute'; did you mean"),
+        ("run toy --refresh ,", "--refresh: name a stage: collect, train-vae, relabel"),
         ("run toy --from evalute", "--from: unknown stage 'evalute'; did you mean 'evaluate'?"),
         ("run toy --device gpu", "--device gpu: must be cpu, cuda or cuda:N"),
         ("run toy --threads 0", "--threads 0: must be a count of at least 1"),
