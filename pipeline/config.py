@@ -50,7 +50,7 @@ class RuntimeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, cuda, cuda:1")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda, cuda:1")
     threads: PositiveInt = Field(2, description="CPU threads of one stage")
     workers: PositiveInt = Field(2, description="processes that collect in parallel")
     quiet: bool = Field(False, description="no progress bars")

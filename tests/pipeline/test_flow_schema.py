@@ -64,6 +64,7 @@ def test_good_parameters_pass_at_submission_and_at_the_call(validator, parameter
         {"preset": "gridworld", "seeds": [-1]},
         {"preset": "gridworld", "offline": {"learner": {"rule": "ppo"}}},
         {"preset": "gridworld", "runtime": {"device": "toaster"}},
+        {"preset": "gridworld", "runtime": {"device": "mps"}},
         {"preset": "gridworld", "collectt": {}},
     ],
 )
