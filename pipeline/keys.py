@@ -14,6 +14,8 @@ from pipeline.names import did_you_mean, printable
 
 Key = tuple[str, ...]
 
+_LIST_OF_ALL = "`omrl schema`"
+
 
 def model_at(path: Sequence[str | int]) -> type[BaseModel] | None:
     """The model that the mapping at `path` fills, or None if none does."""
@@ -58,7 +60,7 @@ def complete(dotted: str) -> Key:
 def suggest(parent: Key, name: str) -> str:
     """A clause about the unknown key `name` in the section `parent`: the nearest valid key."""
     model = model_at(parent)
-    hint = did_you_mean(name, model.model_fields if model is not None else ())
+    hint = did_you_mean(name, model.model_fields if model is not None else (), _LIST_OF_ALL)
     if hint.startswith("did"):
         return hint
     elsewhere = [".".join(leaf) for leaf in leaves() if leaf[-1] == name]
@@ -75,7 +77,7 @@ def _nearest(path: Key) -> str:
     if same and hint.startswith("did"):
         return hint
     if same:
-        return did_you_mean(".".join(path), same) if len(path) > 1 else f"see {path[0]}.*"
+        return did_you_mean(".".join(path), same, _LIST_OF_ALL)
     return did_you_mean(path[0], RunConfig.model_fields)
 
 

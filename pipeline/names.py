@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pipeline.errors import ConfigError
 
 _PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+_FEW = 6
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
@@ -33,10 +34,16 @@ def printable(text: str, limit: int = 60) -> str:
     return ascii(text if len(text) <= limit else text[:limit] + "...")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A clause that names the nearest known words, or all of them if none is near."""
+def did_you_mean(word: str, known: Iterable[str], list_of_all: str | None = None) -> str:
+    """A clause that names the nearest known words, or all of them if none is near.
+
+    Of more than a few, where `list_of_all` says what prints them, only the closest are named.
+    """
     choices = list(known)
     near = difflib.get_close_matches(word, choices, n=2, cutoff=0.6)
     if near:
         return "did you mean " + " or ".join(repr(n) for n in near) + "?"
+    if list_of_all is not None and len(choices) > _FEW:
+        closest = difflib.get_close_matches(word, choices, n=3, cutoff=0.0)
+        return f"closest: {', '.join(closest)}; {list_of_all} lists all"
     return "known: " + ", ".join(choices) if choices else "there are none"

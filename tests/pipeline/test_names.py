@@ -82,6 +82,15 @@ def test_the_nearest_word_is_named_or_else_all() -> None:
     assert did_you_mean("zzz", []) == "there are none"
 
 
+def test_of_many_words_only_the_closest_are_named() -> None:
+    many = ["updates", "log_every", "learning_rate", "elbo", "model", "seed", "batch_size"]
+    assert did_you_mean("epochs", many, "`omrl schema`") == (
+        "closest: elbo, batch_size, updates; `omrl schema` lists all"
+    )
+    assert did_you_mean("update", many, "`omrl schema`") == "did you mean 'updates'?"
+    assert did_you_mean("zzz", ["a", "b"], "`omrl schema`") == "known: a, b"
+
+
 def test_printable_cuts_and_escapes() -> None:
     assert printable("a\x1b[31m") == r"'a\x1b[31m'"
     assert printable("x" * 100) == "'" + "x" * 60 + "...'"

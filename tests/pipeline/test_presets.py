@@ -142,7 +142,8 @@ BAD_SECTIONS = {
     ),
     "two mistakes": (
         "vae:\n  updates: -1\n  epochs: 3\n",
-        "bad.yaml:3: unknown key 'epochs' in vae; known: ",
+        "bad.yaml:3: unknown key 'epochs' in vae; closest: elbo, updates, "
+        "tasks_per_batch; `omrl schema` lists all",
     ),
     "no decoder at all": (
         "vae:\n  model:\n    reward_decoder:\n      enabled: false\n",
@@ -271,6 +272,7 @@ def test_the_same_settings_are_written_the_same_way(presets: Path) -> None:
     ("override", "message"),
     [
         ("vae.kl_weigth=1", "--set vae.kl_weigth=1: unknown key 'vae.kl_weigth'; did you mean"),
+        ("vae.xyz=1", "unknown key 'vae.xyz'; closest: vae."),
         ("vea.updates=1", "--set vea.updates=1: unknown section 'vea'; did you mean 'vae'?"),
         ("vae.layers=[1]", "--set vae.layers=[1]: key 'vae.layers' could be"),
         ("vae.updates", "--set vae.updates: write KEY=VALUE"),
