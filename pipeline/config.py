@@ -42,6 +42,7 @@ class RunConfig(BaseModel):
                 "must be at least 2: reward relabelling takes donors from other tasks "
                 "(or set vae.relabelling.enabled: false)",
             )
+        _check_replaying(self.collect)
         return self
 
 
@@ -55,6 +56,22 @@ class RuntimeConfig(BaseModel):
     workers: PositiveInt = Field(2, description="processes that collect in parallel")
     quiet: bool = Field(False, description="no progress bars")
     tensorboard: bool = Field(True, description="write TensorBoard events below logs/")
+
+
+def _check_replaying(collect: CollectConfig) -> None:
+    """Refuse a group of one task whose other task's agent would be its own."""
+    train, size = collect.tasks.train, collect.group_size
+    if not collect.policy_replaying or (size > 1 and train % size != 1):
+        return
+    if train == 1:
+        text = "must be at least 2: collect.policy_replaying needs another task's agent"
+        raise _misfit("collect.tasks.train", text)
+    fitting = next(n for n in range(size + 1, train + 2) if train % n != 1)
+    raise _misfit(
+        "collect.group_size",
+        f"{size} leaves {'each' if size == 1 else 'one'} of {train} tasks alone in its group, but "
+        f"collect.policy_replaying needs another task's agent there: take a size such as {fitting}",
+    )
 
 
 def _misfit(path: str, text: str) -> PydanticCustomError:

@@ -118,6 +118,10 @@ def test_a_dry_run_runs_nothing(toy: Store, capsys: Capture, call_log: Path) -> 
         ("run none.yaml", "none.yaml: cannot be read: No such file or directory"),
         ("run toy --set vae.kl_weigth=1", "unknown key 'vae.kl_weigth'; did you mean"),
         ("run toy --set collect.domain=gridwold", "gridworld"),
+        (
+            "run toy --set collect.policy_replaying=0.5 --set collect.group_size=10",
+            "--set collect.group_size=10: collect.group_size 10 leaves one of 21 tasks alone",
+        ),
         ("run toy --seed -1", "--seed '-1': must be a whole number from 0 to"),
         ("run toy --seed one", "--seed 'one': must be a whole number"),
         ("run toy --seed 99999999999", "must be a whole number from 0 to 2147483647"),

@@ -15,6 +15,30 @@ def test_every_preset_fits_its_family(preset: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("train", "size", "message"),
+    [
+        (60, 1, "collect.group_size 1 leaves each of 60 tasks alone .* such as 2$"),
+        (3, 2, "collect.group_size 2 leaves one of 3 tasks alone .* such as 3$"),
+        (61, 20, "collect.group_size 20 leaves one of 61 tasks alone .* such as 21$"),
+        (1, 20, "collect.tasks.train must be at least 2: collect.policy_replaying"),
+        (4, 2, None),
+        (60, 59, "such as 60$"),
+        (2, 20, None),
+    ],
+)
+def test_policy_replaying_needs_two_tasks_in_every_group(
+    train: int, size: int, message: str | None
+) -> None:
+    overrides = [f"collect.tasks.train={train}", f"collect.group_size={size}"]
+    load_config("escape_room", [*overrides, "collect.policy_replaying=0"])
+    if message is None:
+        load_config("escape_room", overrides)
+        return
+    with pytest.raises(ConfigError, match=message):
+        load_config("escape_room", overrides)
+
+
+@pytest.mark.parametrize(
     ("preset", "overrides", "message"),
     [
         ("gridworld", ["offline.learner.rule=iql"], "discrete: use one of dqn, cql"),
