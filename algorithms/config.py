@@ -69,6 +69,9 @@ class ElboConfig(FrozenConfig):
     kl_weight: NonNegativeFloat = Field(0.05, description="weight of the KL chain")
     reward_weight: NonNegativeFloat = Field(1.0, description="weight of reward reconstruction")
     state_weight: NonNegativeFloat = Field(1.0, description="weight of state reconstruction")
+    decoded_posteriors: PositiveInt | None = Field(
+        None, description="posteriors a trial that decode it in an update, drawn; all if null"
+    )
     block_pairs: PositiveInt = Field(
         16384, description="(posterior, step) pairs decoded at once; bounds the memory"
     )

@@ -68,8 +68,8 @@ class Training:
             self.optimiser.learning_rate = (
                 self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
             )
-        batch, noise = self.source.draw()
-        terms = elbo(self.vae, batch, noise, self.config.elbo)
+        batch, noise, decoding = self.source.draw()
+        terms = elbo(self.vae, batch, noise, self.config.elbo, decoding)
         self.optimiser.step(terms.loss[None])
         self._totals += torch.stack(_detached(terms))
         self._summed += 1

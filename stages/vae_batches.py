@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from algorithms.elbo import elbo
+from algorithms.elbo import draw_posteriors, elbo
 from algorithms.elbo_batch import ElboBatch, make_batch
 from algorithms.relabelling import Relabelled, relabel_batch
 from datasets.trials import Trials
@@ -42,13 +42,17 @@ class BatchSource:
             for part in (slice(first, first + size) for first in range(0, len(rows), size))
         ]
 
-    def draw(self) -> tuple[ElboBatch, Tensor]:
-        """A training batch of B trials, relabelled, and its noise (B, T + 1, L)."""
+    def draw(self) -> tuple[ElboBatch, Tensor, Tensor | None]:
+        """A training batch of B trials, relabelled, its noise (B, T + 1, L), and who decodes."""
         rows = self._table.draw_rows(
             self.rng, self._config.tasks_per_batch, self._config.trials_per_task
         )
         batch = self._to_batch(*self._relabel(self.rng, rows, self._table.training))
-        return batch, self._draw_noise(batch, self.noise)
+        noise = self._draw_noise(batch, self.noise)
+        count, (trials, steps) = self._config.elbo.decoded_posteriors, batch.targets.shape
+        if count is None:
+            return batch, noise, None
+        return batch, noise, draw_posteriors(trials, steps, count, self.noise)
 
     @torch.no_grad()
     def validate(self, vae: Vae) -> list[float]:

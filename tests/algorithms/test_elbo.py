@@ -8,7 +8,7 @@ from reference_elbo import reference_elbo
 from torch.distributions import Normal, kl_divergence
 
 from algorithms.config import ElboConfig
-from algorithms.elbo import cell_counts, elbo, kl_chain
+from algorithms.elbo import cell_counts, draw_posteriors, elbo, kl_chain
 from algorithms.elbo_batch import ElboBatch
 from algorithms.pair_loss import blocks
 from models.config import EncoderConfig, RewardDecoderConfig, StateDecoderConfig, VaeModelConfig
@@ -104,6 +104,37 @@ def test_elbo_and_gradients_match_the_plain_loop(
             assert parameter.grad is None, name
         else:
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli-per-cell", "squared-error"])
+def test_drawn_posteriors_average_to_the_full_sum(likelihood: str) -> None:
+    """Every pair of strata (i, j) of T + 1 = 2 * 2.5 posteriors, weighted by how likely it is."""
+    vae, batch = make_vae(likelihood, True, True), make_batch(True, likelihood)
+    draw = torch.Generator().manual_seed(2)
+    noise = torch.randn(B, T + 1, L, generator=draw, dtype=torch.float64)
+    chances = torch.tensor([[0.4, 0.4, 0.2, 0.0, 0.0], [0.0, 0.0, 0.2, 0.4, 0.4]])
+    full = elbo(vae, batch, noise, ElboConfig())
+    wanted = torch.autograd.grad(full.loss, list(vae.parameters()))
+    mean = sum(
+        (chances[0, i] * chances[1, j]).item()
+        * elbo(vae, batch, noise, ElboConfig(), torch.tensor([[i, j]]).expand(B, -1)).loss
+        for i in range(T + 1)
+        for j in range(T + 1)
+        if chances[0, i] * chances[1, j] > 0
+    )
+    torch.testing.assert_close(mean, full.loss, rtol=1e-6, atol=0)
+    for one, other in zip(torch.autograd.grad(mean, list(vae.parameters())), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_posteriors_are_drawn_one_a_stratum_and_equally_often() -> None:
+    drawn = draw_posteriors(40_000, T, 2, torch.Generator().manual_seed(0))
+    assert (drawn[:, 0] <= 2).all()
+    assert (drawn[:, 1] >= 2).all()
+    share = torch.bincount(drawn.flatten(), minlength=T + 1) / drawn.numel()
+    torch.testing.assert_close(share, torch.full((T + 1,), 1 / (T + 1)), rtol=0, atol=0.01)
+    every = draw_posteriors(3, T, T + 1, torch.Generator().manual_seed(0))
+    assert torch.equal(every, torch.arange(T + 1).expand(3, -1))
 
 
 def test_no_gradient_is_kept_without_grad() -> None:
