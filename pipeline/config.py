@@ -5,6 +5,8 @@ What is runtime only (device, threads, workers) is `RuntimeConfig`, which no fin
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -47,7 +49,7 @@ class RunConfig(BaseModel):
 
 
 class RuntimeConfig(BaseModel):
-    """How a run is carried out; on a CPU none of it but `threads` can change a result's bytes."""
+    """How a run is carried out; none of it but `decisive` can change a result's bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +58,11 @@ class RuntimeConfig(BaseModel):
     workers: PositiveInt = Field(2, description="processes that collect in parallel")
     quiet: bool = Field(False, description="no progress bars")
     tensorboard: bool = Field(True, description="write TensorBoard events below logs/")
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What can change the last bits of a result: needed to make it again."""
+        return {"device": self.device, "threads": self.threads}
 
 
 def _check_replaying(collect: CollectConfig) -> None:

@@ -22,6 +22,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 from pydantic import BaseModel, Field, NonNegativeInt
 
+from pipeline.again import run_words
 from pipeline.artifacts import publish_artifacts
 from pipeline.config import RuntimeConfig
 from pipeline.overrides import (
@@ -144,7 +145,8 @@ def collect_vae_offline(
             name=run_name(loaded.stem, loaded.overrides, seed, name),
             refresh=frozenset(refresh),
             runtime=runtime,
-            command=session.command or _command(preset, loaded.overrides, seed, name),
+            command=session.command
+            or shlex.join(run_words(preset, loaded.overrides, [seed], name, runtime.decisive)),
         )
         with _own_sigterm(session):
             result = execute(request, session.store, caller.call, session.stop, session.done)
@@ -241,12 +243,3 @@ def _report(store: Store, names: Sequence[str], anew: bool, after: Sequence[Stat
         return Completed(name=name, message=str(page), data=str(page))
 
     draw(wait_for=after, return_state=True).result()
-
-
-def _command(preset: str, overrides: Sequence[str], seed: int, name: str | None) -> str:
-    """The command line that carries out the same run."""
-    words = ["omrl", "run", preset]
-    for text in overrides:
-        words += ["--set", text]
-    words += ["--seed", str(seed)]
-    return shlex.join([*words, "--name", name] if name is not None else words)

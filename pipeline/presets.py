@@ -42,7 +42,7 @@ class LoadedConfig:
     @property
     def stem(self) -> str:
         """What a run of it is called by default."""
-        return Path(self.preset).stem if is_file(self.preset) else self.preset
+        return preset_stem(self.preset)
 
 
 def config_root() -> Path:
@@ -53,6 +53,11 @@ def config_root() -> Path:
 def is_file(preset: str) -> bool:
     """Whether `preset` is meant as the path of a user's own file rather than a name."""
     return preset.endswith((".yaml", ".yml"))
+
+
+def preset_stem(preset: str) -> str:
+    """What runs of a preset, or of a user's file, are called by default."""
+    return Path(preset).stem if is_file(preset) else preset
 
 
 def preset_names(root: Path | None = None) -> list[str]:

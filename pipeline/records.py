@@ -32,6 +32,12 @@ class RunRecord:
     status: Literal["unfinished", "complete"] = "unfinished"
     created: str = ""  # UTC, ISO 8601
     command: str = ""  # makes it again
+    runtime: Mapping[str, Any] = field(default_factory=dict)  # device and threads; {} in old ones
+
+    @property
+    def stem(self) -> str:
+        """What the runs of all seeds have in common in their names."""
+        return self.name.removesuffix(f"-seed{self.seed}")
 
     @property
     def config_digest(self) -> str:

@@ -170,6 +170,7 @@ def _new_record(request: RunRequest, old: RunRecord | None) -> RunRecord:
         artefacts=old.artefacts if old is not None else {},
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
         command=request.command,
+        runtime=request.runtime.decisive,
     )
 
 

@@ -161,13 +161,14 @@ def _request(
     from pipeline.records import run_name
     from pipeline.run import RunRequest
 
+    runtime = _runtime(options)
     return RunRequest(
         loaded=loaded,
         seed=seed,
         name=run_name(loaded.stem, loaded.overrides, seed, options.name),
         refresh=refresh,
-        runtime=_runtime(options),
-        command=shlex.join(_words(options, seeds=[seed])),
+        runtime=runtime,
+        command=shlex.join(_words(options, [seed], runtime)),
     )
 
 
@@ -229,18 +230,11 @@ def _seed(text: str, option: str) -> int:
     return int(text)
 
 
-def _words(options: argparse.Namespace, seeds: Sequence[int]) -> list[str]:
+def _words(options: argparse.Namespace, seeds: Sequence[int], runtime: RuntimeConfig) -> list[str]:
     """The command that does this again for these seeds, without what asks for making anew."""
-    words = ["omrl", "run", options.preset]
-    for override in options.overrides:
-        words += ["--set", override]
-    if len(seeds) == 1:
-        words += ["--seed", str(seeds[0])]
-    else:
-        words += ["--seeds", _seeds_text(seeds)]
-    if options.name is not None:
-        words += ["--name", options.name]
-    return words
+    from pipeline.again import run_words
+
+    return run_words(options.preset, options.overrides, seeds, options.name, runtime.decisive)
 
 
 def _command_to_go_on(
@@ -249,26 +243,19 @@ def _command_to_go_on(
     """The command that continues; what the only run left has made anew is not made once more."""
     from pipeline.plan import REPORT, STAGES, chain
 
-    words = _words(options, [request.seed for request in requests])
+    words = _words(options, [request.seed for request in requests], requests[0].runtime)
     steps = chain(requests[0].loaded.config)
     open_stages = {REPORT, *(step.stage for step in steps if step.name not in done)}
     if len(requests) > 1:
         open_stages = set(STAGES)
     left = [stage for stage in STAGES if stage in requests[0].refresh & open_stages]
-    for stage in left:
-        words += ["--refresh", stage]
-    for name, default in (("device", "cpu"), ("threads", "2"), ("workers", "2")):
-        if getattr(options, name) != default:
-            words += [f"--{name}", str(getattr(options, name))]
+    if left:
+        words += ["--refresh", ",".join(left)]
+    if options.workers != "2":
+        words += ["--workers", options.workers]
     words += [
         f"--{name}"
         for name in ("no-prefect", "no-report", "quiet")
         if getattr(options, name.replace("-", "_"))
     ]
     return shlex.join(words)
-
-
-def _seeds_text(seeds: Sequence[int]) -> str:
-    if list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]}..{seeds[-1]}"
-    return ",".join(str(seed) for seed in seeds)

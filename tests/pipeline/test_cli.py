@@ -94,6 +94,21 @@ def test_what_is_made_anew(words: list[str], stages: list[str], toy: Store, call
     assert called(call_log) == stages
 
 
+def test_the_recorded_command_makes_the_run_again(toy: Store, capsys: Capture) -> None:
+    layers = "vae.reward_decoder.layers=[8, 16]"
+    options = ["--set", layers, "--name", "mine", "--threads", "1", "--device", "cuda"]
+    assert run_toy_command(*options, "--workers", "3") == 0
+    (before,) = list_records(toy)
+    assert before.command == (
+        f"omrl run toy --set '{layers}' --seed 0 --name mine --device cuda --threads 1"
+    )
+    assert main([*shlex.split(before.command)[1:], *PLAIN]) == 0
+    assert capsys.readouterr().err.count(" cached ") == 6
+    (after,) = list_records(toy)
+    assert after.command == before.command
+    assert after.runtime == {"device": "cuda", "threads": 1}
+
+
 def test_a_refresh_leaves_the_preset_behind_it_alone(toy: Store, call_log: Path) -> None:
     run_toy_command()
     called(call_log)
@@ -250,8 +265,8 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(
     assert "stopping after a checkpoint; once more to stop at once" in printed
     command = printed.splitlines()[-1].partition("Go on with: ")[2]
     assert command == (
-        "omrl run toy --seed 0 --refresh relabel --refresh train-offline --refresh evaluate "
-        "--refresh report --threads 1 --no-prefect --no-report --quiet"
+        "omrl run toy --seed 0 --threads 1 --refresh relabel,train-offline,evaluate,report "
+        "--no-prefect --no-report --quiet"
     )
     called(call_log)
     assert main(shlex.split(command)[1:]) == 0

@@ -18,6 +18,7 @@ from conftest import toy_request
 import pipeline.run
 from datasets.errors import DataError
 from pipeline import embedded, prefect_server
+from pipeline.config import RuntimeConfig
 from pipeline.embedded import execute_with_prefect
 from pipeline.errors import StoreError
 from pipeline.run import RunRequest, execute
@@ -226,7 +227,12 @@ def test_the_flow_on_its_own_takes_sections_and_seeds(
 
     vae = VaeOverrides.model_validate({"elbo": {"kl_weight": 0.5}})
     names = collect_vae_offline(
-        "toy", seeds=[1, 2], vae=vae, name="mine", overrides=["vae.updates=3"]
+        "toy",
+        seeds=[1, 2],
+        vae=vae,
+        name="mine",
+        overrides=["vae.updates=3"],
+        runtime=RuntimeConfig(threads=1, quiet=True),
     )
     assert names == ["mine-seed1", "mine-seed2"]
     from pipeline.records import read_record
@@ -235,5 +241,5 @@ def test_the_flow_on_its_own_takes_sections_and_seeds(
     assert record.config["vae"]["elbo"]["kl_weight"] == 0.5
     assert record.config["vae"]["updates"] == 3
     assert "--set vae.elbo.kl_weight=0.5" in record.command
-    assert record.command.endswith("--seed 2 --name mine")
+    assert record.command.endswith("--seed 2 --name mine --threads 1")
     assert (store.root / "reports" / "mine" / "index.html").is_file()
