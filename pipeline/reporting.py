@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from datasets.errors import DataError
 from datasets.files import read_json, write_json
+from pipeline.again import again
 from pipeline.errors import StoreError
 from pipeline.manifest import Manifest, content_digest, scan
 from pipeline.names import checked_name
@@ -75,6 +76,7 @@ def report_request(store: Store, records: Sequence[RunRecord], name: str) -> Rep
         preset=first.preset,
         family=first.domain,
         difference=", ".join(first.overrides),
+        command=again(records),
         seeds=tuple(_seed_folders(store, record) for record in records),
         others=tuple(_others(store, first)),
     )

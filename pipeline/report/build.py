@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +38,7 @@ class ReportRequest:
     preset: str
     family: str
     difference: str  # what was set beside the preset
+    command: str  # makes the runs again
     seeds: tuple[SeedFolders, ...]
     others: tuple[OtherRun, ...] = ()
 
@@ -114,18 +114,5 @@ def _page(content: _Content) -> Page:
         sections.tiles(policies),
         tuple(section for section in found if section.tables or section.panels),
         tuple(cards(request.seeds)),
-        _command(request),
+        request.command,
     )
-
-
-def _command(request: ReportRequest) -> str:
-    """The command that makes the run again."""
-    seeds = [one.seed for one in request.seeds]
-    words = ["omrl", "run", request.preset]
-    for override in filter(None, request.difference.split(", ")):
-        words += ["--set", override]
-    if len(seeds) == 1:
-        return shlex.join([*words, "--seed", str(seeds[0])])
-    whole = seeds == list(range(seeds[0], seeds[-1] + 1))
-    listed = f"{seeds[0]}..{seeds[-1]}" if whole else ",".join(map(str, seeds))
-    return shlex.join([*words, "--seeds", listed])

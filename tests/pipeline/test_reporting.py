@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import shlex
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import pipeline.report.build
 from pipeline.cli import main
 from pipeline.commands.report import write
 from pipeline.errors import ConfigError, StoreError
+from pipeline.presets import load_config
 from pipeline.records import read_record, write_record
 from pipeline.report.build import ReportRequest
 from pipeline.reporting import report_request, write_run_report
@@ -87,6 +91,21 @@ def test_the_request_holds_folders_and_lineage(run_toy: RunToy, store: Store) ->
     assert set(first.folders) == {"trials", "vae", "hyper-states", "agent", "scores"}
     assert [facts.stage for facts in first.lineage] == list(results[0].artefacts)
     assert first.lineage[-1].inputs["blind-agent"] == results[0].artefacts["train-blind"].reference
+
+
+def test_the_pages_command_makes_its_runs_again(run_toy: RunToy, store: Store) -> None:
+    overrides = ["vae.reward_decoder.layers=[8, 16]", "offline.learner={rule: cql, discount: 0.9}"]
+    records = [run_toy(overrides, seed=seed).record for seed in (0, 1, 2)]
+    request = report_request(store, records, "name")
+    assert request.command == (
+        "omrl run toy --set offline.learner.discount=0.9 --set offline.learner.rule=cql "
+        "--set 'vae.model.reward_decoder.layers=[8, 16]' --seeds 0..2"
+    )
+    words = shlex.split(request.command)
+    given = [text for option, text in pairwise(words) if option == "--set"]
+    assert load_config("toy", given).config == load_config("toy", overrides).config
+    path = write_run_report(store, records, "name")
+    assert html.escape(request.command).replace("&#x27;", "&#39;") in path.read_text()
 
 
 def test_several_seeds_share_a_page(run_toy: RunToy, store: Store, drawn: Drawn) -> None:

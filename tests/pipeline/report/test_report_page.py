@@ -25,6 +25,7 @@ def make_seed(tmp_path: Path) -> MakeSeed:
     return seed_maker(tmp_path / "made")
 
 
+COMMAND = "omrl run gridworld --set a=<b>"
 VOID = {"meta", "link", "br", "path", "use", "circle", "rect", "image"}
 
 
@@ -60,7 +61,7 @@ def request_for(make_seed, family: str, seeds: int = 1, others: int = 0) -> Repo
         for scores in [make_seed(family, seed=9 + n, level=0.5).folders["scores"]]
     )
     own = tuple(make_seed(family, seed=seed) for seed in range(seeds))
-    return ReportRequest("a run <1>", family, family, "", own, beside)
+    return ReportRequest("a run <1>", family, family, "", COMMAND, own, beside)
 
 
 def build(request: ReportRequest, output: Path) -> str:
@@ -93,7 +94,7 @@ def test_a_full_report_of_several_seeds(make_seed, tmp_path: Path) -> None:
         assert f'id="{anchor}"' in document
         assert f'href="#{anchor}"' in document
     assert document.count("Protocol: 6 test tasks (seen in training)") == 3
-    assert "omrl run gridworld --seeds 0..1" in document
+    assert "omrl run gridworld --set a=&lt;b&gt;" in document
     assert "&lt;b&gt;ü&lt;/b&gt;" in document  # a config's text is text
     assert "a run &lt;1&gt;" in document
     names = sorted(
@@ -146,7 +147,7 @@ def test_a_run_with_scores_only_still_has_a_page(make_seed, tmp_path: Path) -> N
     (seed.folders["scores"] / "rollouts.safetensors").unlink()
     bare = type(seed)(seed.seed, {"scores": seed.folders["scores"]})
     document = build(
-        ReportRequest("bare", "escape_room", "escape_room", "", (bare,)), tmp_path / "o"
+        ReportRequest("bare", "escape_room", "escape_room", "", COMMAND, (bare,)), tmp_path / "o"
     )
     assert 'id="scores"' in document
     assert 'id="rollouts"' not in document
@@ -157,7 +158,7 @@ def test_other_protocols_do_not_enter_the_comparison(make_seed, tmp_path: Path) 
     own = make_seed("gridworld")
     fewer = make_seed("gridworld", seed=5, tasks=4).folders["scores"]
     request = ReportRequest(
-        "r", "gridworld", "gridworld", "", (own,), (OtherRun("other", "x", (fewer,)),)
+        "r", "gridworld", "gridworld", "", COMMAND, (own,), (OtherRun("other", "x", (fewer,)),)
     )
     assert 'id="comparison"' not in build(request, tmp_path / "out")
 
