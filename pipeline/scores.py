@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -12,8 +10,10 @@ from numpy.typing import NDArray
 
 from datasets.errors import DataError
 from datasets.files import read_json
+from pipeline.again import again
 from pipeline.console import table
-from pipeline.records import RunRecord, list_records, run_stem
+from pipeline.presets import preset_stem
+from pipeline.records import RunRecord, list_records
 from pipeline.statistics import estimate
 from pipeline.store import Store
 
@@ -32,12 +32,13 @@ class ReturnSum(TypedDict):
 
 
 class ScoreRow(TypedDict):
-    """One preset (with its overrides) over its seeds."""
+    """One preset (with its overrides, under one name) over its seeds."""
 
     domain: str
+    name: str  # of its runs, without the seed
     preset: str
     overrides: list[str]
-    headline: bool  # the domain's own preset, unchanged
+    headline: bool  # the domain's own preset, unchanged and not renamed
     seeds: list[int]
     protocol: dict[str, Any]
     return_sum: ReturnSum
@@ -60,22 +61,24 @@ def score_rows(store: Store, domain: str | None = None) -> list[ScoreRow]:
 
 def rows_of_runs(store: Store, records: Iterable[RunRecord]) -> list[ScoreRow]:
     """Rows of these runs; a run whose scores are missing or damaged is left out."""
-    groups: dict[tuple[str, str, tuple[str, ...]], list[RunRecord]] = {}
+    groups: dict[tuple[str, str, tuple[str, ...], str], list[RunRecord]] = {}
     for record in sorted(records, key=lambda r: r.created):
-        groups.setdefault((record.domain, record.preset, record.overrides), []).append(record)
+        key = (record.domain, record.preset, record.overrides, record.stem)
+        groups.setdefault(key, []).append(record)
     rows = [_row(store, _newest(group)) for group in groups.values()]
     found = [row for row in rows if row is not None]
     return sorted(
-        found, key=lambda r: (r["domain"], not r["headline"], r["preset"], r["overrides"])
+        found,
+        key=lambda r: (r["domain"], not r["headline"], r["preset"], r["overrides"], r["name"]),
     )
 
 
 def score_table(rows: Sequence[ScoreRow]) -> str:
     """The rows for people, with the protocol under the table."""
-    header = ("preset", "seeds", "return", "IQM", "95 % of IQM", "per episode", "success", "oracle")
+    header = ("run", "seeds", "return", "IQM", "95 % of IQM", "per episode", "success", "oracle")
     lines = [
         (
-            _label(row),
+            row["name"],
             str(len(row["seeds"])),
             f"{row['return_sum']['mean']:.2f}",
             f"{row['return_sum']['iqm']:.2f}",
@@ -86,11 +89,7 @@ def score_table(rows: Sequence[ScoreRow]) -> str:
         )
         for row in rows
     ]
-    changes = [
-        f"{_label(row)}: {row['preset']} with {', '.join(row['overrides'])}"
-        for row in rows
-        if row["overrides"]
-    ]
+    changes = [_origin(row) for row in rows if row["name"] != preset_stem(row["preset"])]
     protocols = dict.fromkeys(f"{row['domain']}: {_protocol(row['protocol'])}" for row in rows)
     return "\n".join([table(header, lines, right=(1, 2, 3, 6, 7)), *changes, *protocols])
 
@@ -109,9 +108,10 @@ def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:
     shared = [n for n in _OTHERS if all(n in scores["returns"] for scores in found)]
     return ScoreRow(
         domain=record.domain,
+        name=record.stem,
         preset=record.preset,
         overrides=list(record.overrides),
-        headline=record.preset == record.domain and not record.overrides,
+        headline=record.preset == record.stem == record.domain and not record.overrides,
         seeds=alike,
         protocol=dict(first["protocol"]),
         return_sum=ReturnSum(
@@ -123,7 +123,7 @@ def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:
         success=float(np.mean([scores["success"]["agent"] for scores in found])),
         oracle=float(_stack(found, "oracle").sum(axis=2).mean()),
         others={name: float(_stack(found, name).sum(axis=2).mean()) for name in shared},
-        command=_command(record, alike),
+        command=again([by_seed[seed][0] for seed in alike]),
     )
 
 
@@ -153,21 +153,10 @@ def _stack(scores: Sequence[dict[str, Any]], policy: str) -> Float64:
     return np.asarray([one["returns"][policy] for one in scores], dtype=np.float64)
 
 
-def _command(record: RunRecord, seeds: Sequence[int]) -> str:
-    """The command that makes this row again."""
-    words = ["omrl", "run", record.preset]
-    for text in record.overrides:
-        words += ["--set", text]
-    if len(seeds) == 1:
-        return shlex.join([*words, "--seed", str(seeds[0])])
-    whole = list(seeds) == list(range(seeds[0], seeds[-1] + 1))
-    listed = f"{seeds[0]}..{seeds[-1]}" if whole else ",".join(map(str, seeds))
-    return shlex.join([*words, "--seeds", listed])
-
-
-def _label(row: ScoreRow) -> str:
-    """What the row's runs are called, without their seeds."""
-    return run_stem(Path(row["preset"]).stem, row["overrides"])
+def _origin(row: ScoreRow) -> str:
+    """What the runs of a row were made from, where their name does not say."""
+    changes = f" with {', '.join(row['overrides'])}" if row["overrides"] else ""
+    return f"{row['name']}: {row['preset']}{changes}"
 
 
 def _interval(ci95: Sequence[float] | None) -> str:

@@ -13,7 +13,7 @@ from conftest import RunToy
 from fake_stages import EPISODES, TASKS, fake_scores
 
 from datasets.files import write_json
-from pipeline.records import list_records, write_record
+from pipeline.records import list_records, run_name, write_record
 from pipeline.scores import score_rows, score_table
 from pipeline.statistics import estimate
 from pipeline.store import Store
@@ -79,6 +79,46 @@ def test_only_the_newest_configuration_counts(run_toy: RunToy, store: Store, pre
     assert [row["seeds"] for row in score_rows(store)] == [[1]]
 
 
+def named(store: Store, name: str, seed: int) -> None:
+    """A copy of the record of `toy` with that seed, as `--name` gives it."""
+    record = next(r for r in list_records(store) if r.name == f"toy-seed{seed}")
+    write_record(store, replace(record, name=f"{name}-seed{seed}"))
+
+
+def test_a_run_of_another_name_has_a_row_of_its_own(run_toy: RunToy, store: Store) -> None:
+    for seed in (0, 1):
+        run_toy(seed=seed)
+        named(store, "mine", seed)
+    run_toy(["vae.kl_weight=0.1"])
+    rows = score_rows(store)
+    stem = run_name("toy", ["vae.elbo.kl_weight=0.1"], 0).removesuffix("-seed0")
+    assert [(row["name"], row["seeds"]) for row in rows] == [
+        ("mine", [0, 1]), ("toy", [0, 1]), (stem, [0]),
+    ]  # fmt: skip
+    assert rows[0]["command"] == "omrl run toy --seeds 0..1 --name mine"
+    assert rows[0]["return_sum"] == rows[1]["return_sum"]
+    lines = score_table(rows).splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["mine", "toy", stem]
+    assert "mine: toy" in lines
+    assert not any(line.startswith("toy: ") for line in lines)
+
+
+def test_a_named_run_hides_no_other(run_toy: RunToy, store: Store, presets: Path) -> None:
+    """The newest configuration counts under one name, not under another."""
+    run_toy(seed=0)
+    named(store, "before", 0)
+    (presets / "vae_config" / "toy.yaml").write_text("vae:\n  updates: 11\n")
+    run_toy(seed=0)
+    assert [row["name"] for row in score_rows(store)] == ["before", "toy"]
+
+
+def test_a_named_run_is_not_the_headline(run_toy: RunToy, store: Store) -> None:
+    run_toy()
+    record = list_records(store)[0]
+    write_record(store, replace(record, name="mine-seed0", preset="gridworld"))
+    assert [row["headline"] for row in score_rows(store)] == [False, False]
+
+
 def test_unfinished_and_damaged_runs_are_left_out(run_toy: RunToy, store: Store) -> None:
     run_toy(seed=0)
     result = run_toy(seed=1)
@@ -108,7 +148,7 @@ def test_the_table_states_the_protocol(run_toy: RunToy, store: Store) -> None:
     run_toy(seed=1)
     text = score_table(score_rows(store))
     assert text.splitlines()[0].split() == [
-        "preset", "seeds", "return", "IQM", "95", "%", "of", "IQM",
+        "run", "seeds", "return", "IQM", "95", "%", "of", "IQM",
         "per", "episode", "success", "oracle",
     ]  # fmt: skip
     assert "3 tasks seen in training, start origin, 2 episodes of 15 steps" in text
