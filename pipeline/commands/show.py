@@ -106,7 +106,7 @@ def _say_artefact(store: Store, manifest: Manifest) -> None:
     _say_facts(facts)
     say("config")
     for key, value in _flat(manifest.config):
-        say(f"  {key}: {value}")
+        say(f"  {key}: {_shown(value)}")
     ancestors = lineage(store, manifest)
     if ancestors:
         say("lineage")
@@ -126,6 +126,17 @@ def _flat(value: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(item, f"{path}{key}.")
         else:
             yield f"{path}{key}", item
+
+
+def _shown(value: Any) -> str:
+    """A setting as a configuration file has it, and `-` where none was made."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(_shown(item) for item in value)}]"
+    return str(value)
 
 
 def _report_path(store: Store, record: RunRecord) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -366,6 +367,13 @@ def test_ls_and_show(toy: Store, capsys: Capture) -> None:
     assert "lineage" in text
     assert "input agent" in text
     assert "blind_share: 0.25" in text
+    assert "  episodes: -\n" in text
+    assert main(["show", run["artefacts"]["train-vae"]]) == 0
+    text = capsys.readouterr().out
+    assert "learning_rate_decay: false" in text
+    assert "model.reward_decoder.inputs: [next_observation]" in text
+    assert "model.reward_decoder.layers: [32, 32]" in text
+    assert not re.search(r"\b(None|True|False)\b", text)
 
 
 def test_verify_finds_damage(toy: Store, capsys: Capture) -> None:
