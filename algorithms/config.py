@@ -41,13 +41,15 @@ class LearnerConfig(FrozenConfig):
     rebrac_critic_weight: NonNegativeFloat = Field(0.01, description="rebrac: beta_2, critic's MSE")
     policy_noise: NonNegativeFloat = Field(0.2, description="td3bc, rebrac: target smoothing")
     noise_clip: NonNegativeFloat = Field(0.5, description="td3bc, rebrac: its clip")
-    policy_delay: PositiveInt = Field(2, description="td3bc, rebrac: critic updates an actor's")
+    policy_delay: PositiveInt = Field(
+        2, description="td3bc, rebrac: updates of the critics for each update of the actor"
+    )
 
 
 class RelabellingConfig(FrozenConfig):
     """Reward relabelling (RR) inside the belief's training (BOReL, section 4)."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="false leaves every trial its own rewards")
     fraction: float = Field(1.0, ge=0, le=1, description="share of a batch's trials relabelled")
     donors: Literal["other-tasks", "any-task"] = Field(
         "other-tasks", description="whose behaviour leads a relabelled trial"

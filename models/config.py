@@ -33,9 +33,11 @@ class EncoderConfig(FrozenConfig):
 class RewardDecoderConfig(FrozenConfig):
     """p(r | m, ...): one output a cell, or one for the transition given."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="whether rewards are reconstructed")
     layers: tuple[PositiveInt, ...] = Field((32, 32), min_length=1, description="hidden layers")
-    likelihood: Likelihood = "squared-error"
+    likelihood: Likelihood = Field(
+        "squared-error", description="how a reward is distributed given m"
+    )
     inputs: tuple[DecoderInput, ...] = Field(
         ("next_observation",), description="beside m; ignored by bernoulli-per-cell"
     )
@@ -44,7 +46,7 @@ class RewardDecoderConfig(FrozenConfig):
 class StateDecoderConfig(FrozenConfig):
     """p(s' | m, s, a), squared error; for families whose tasks differ in dynamics."""
 
-    enabled: bool = False
+    enabled: bool = Field(False, description="whether next observations are reconstructed")
     layers: tuple[PositiveInt, ...] = Field((32, 32), min_length=1, description="hidden layers")
 
 

@@ -31,7 +31,9 @@ class CollectConfig(FrozenConfig):
 
     domain: str = Field(description="a task family's name, or module:Class")
     tasks: TasksConfig = TasksConfig()
-    behaviour: Literal["learner", "scripted", "random"] = "learner"
+    behaviour: Literal["learner", "scripted", "random"] = Field(
+        "learner", description="how the logs' actions are chosen"
+    )
     start: Literal["origin", "wide"] = Field("wide", description="start distribution of the logs")
     episodes: PositiveInt | None = Field(None, description="K a trial; the family's own if null")
     random_trials: NonNegativeInt = Field(50, description="trials of random actions, first")

@@ -52,14 +52,6 @@ MODELS: dict[str, type[BaseModel]] = {
 }
 """What has a table and, under the same word, a heading in configuration.md."""
 
-_UNSAID = {
-    "behaviour": "how the logs' actions are chosen",
-    "enabled": "on or off",
-    "fraction": "share of a batch's trials relabelled",
-    "likelihood": "of the rewards; see [the method](method.md#the-elbo)",
-}
-"""Meanings of settings whose model says nothing beyond their name."""
-
 
 def page_with_tables(text: str) -> str:
     """A page's text with every marked table made anew.
@@ -96,10 +88,9 @@ def _settings(model: type[BaseModel], path: str) -> Iterator[Sequence[str]]:
 
 
 def _meaning(name: str, field: FieldInfo) -> str:
-    meaning = field.description or _UNSAID.get(name)
-    if meaning is None:
+    if not field.description:
         raise ValueError(f"setting {name} has no description: give its Field one")
-    return meaning
+    return field.description
 
 
 def _changed(value: Any, model: type[BaseModel]) -> Iterator[tuple[str, Any]]:

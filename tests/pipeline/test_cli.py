@@ -433,6 +433,13 @@ def test_presets_and_schema(toy: Store, capsys: Capture) -> None:
     assert "extends" in schema["properties"]
     assert "required" not in schema
     assert schema["additionalProperties"] is False
+    unsaid = [
+        f"{model}.{name}"
+        for model, entry in schema["$defs"].items()
+        for name, field in entry["properties"].items()
+        if not field.get("description") and "$ref" not in field
+    ]
+    assert unsaid == []
 
 
 def test_check_env(toy: Store, capsys: Capture) -> None:
