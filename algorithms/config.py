@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from models.config import FrozenConfig
 
@@ -57,12 +57,34 @@ class RelabellingConfig(FrozenConfig):
     whole_trials: float = Field(
         0.0, ge=0, le=1, description="share of relabelled trials whose every episode is the donor's"
     )
-    decoded_donors: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of the others that decode a donor's trial, not their own",
+    until_success: bool = Field(
+        False,
+        description="in whole trials donors act up to the episode of the first high reward, the "
+        "task's own agent in later ones",
     )
+    decoded_steps: PositiveInt | None = Field(
+        None,
+        description="steps drawn from all logs that every posterior of a trial decodes, under the "
+        "trial's task; the trial's own steps if null",
+    )
+    task_averaging: bool = Field(
+        False,
+        description="trials that are wholly donors' decode the mean over all training tasks that "
+        "explain the rewards so far, not their own task alone",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> RelabellingConfig:
+        if self.enabled and self.until_success and not self.whole_trials:
+            raise ValueError("until_success is about whole trials: set whole_trials above 0")
+        if not (self.enabled and self.task_averaging):
+            return self
+        if self.donors != "any-task" or not self.whole_trials:
+            raise ValueError(
+                "task_averaging needs behaviour that tells nothing of the task: set donors to "
+                "any-task and whole_trials above 0"
+            )
+        return self
 
 
 class ElboConfig(FrozenConfig):

@@ -18,8 +18,12 @@ The sum over i costs (T + 1) T decoded pairs, and neighbouring posteriors say ne
 update may decode a stratified draw of P of them, each counted (T + 1) / P times: unbiased, and the
 loss falls faster in time.
 
-Per-cell decoders depend on the latent alone: the (T + 1) T pairs collapse exactly into how often
-the trial entered each cell with the high and with the low reward.
+What is decoded need not be the trial's own steps under its own task: see `algorithms.decoding`.
+Averaging the targets over tasks instead of the losses is exact for Bernoulli likelihoods, and for
+squared errors up to a constant that has no gradient.
+
+Per-cell decoders depend on the latent alone: all pairs collapse exactly into how often the decoded
+steps entered each cell, and how often with the high reward.
 """
 
 from __future__ import annotations
@@ -58,13 +62,14 @@ def elbo(
     decoding (B, P) in [0, T] names the posteriors that decode (`draw_posteriors`); all if None.
     """
     beliefs = vae.encode(batch.transitions)
-    latents = sample_latents(beliefs, noise)
-    trials, posteriors, width = latents.shape
+    latents, weights = sample_latents(beliefs, noise), batch.task_weights
+    trials, posteriors, _ = latents.shape
     each = 1.0 / trials
     if decoding is not None:
-        latents = latents.gather(1, decoding[..., None].expand(-1, -1, width))
+        latents = _take(latents, decoding)
+        weights = None if weights is None else _take(weights, decoding)
         each *= posteriors / decoding.shape[1]
-    reward = _reward_loss(vae, latents, batch, config.block_pairs) * each
+    reward = _reward_loss(vae, latents, batch, weights, config.block_pairs) * each
     state = _state_loss(vae, latents, batch, config.block_pairs) * each
     kl = kl_chain(beliefs).sum() / trials
     loss = config.reward_weight * reward + config.state_weight * state + config.kl_weight * kl
@@ -103,38 +108,56 @@ def kl_chain(beliefs: Tensor) -> Tensor:
 
 
 def cell_counts(batch: ElboBatch, cells: int) -> tuple[Tensor, Tensor]:
-    """How often each trial entered each cell with the high and the low reward: (B, cells) each."""
+    """How often the decoded steps entered each cell, and how often with the high reward.
+
+    (B, 1, cells) both; with tasks to be averaged the second is (B, N, cells), under every task.
+    """
     assert batch.cells is not None
-    visits = batch.targets.new_zeros(2, len(batch.targets), cells)
-    visits[0].scatter_add_(1, batch.cells, batch.targets)
-    visits[1].scatter_add_(1, batch.cells, 1 - batch.targets)
-    return visits[0], visits[1]
+    targets = batch.targets[..., None] if batch.task_targets is None else batch.task_targets
+    high = targets.new_zeros(len(targets), targets.shape[2], cells)
+    high.scatter_add_(2, batch.cells[:, None].expand(-1, targets.shape[2], -1), targets.mT)
+    entered = high.new_zeros(len(high), 1, cells)
+    entered.scatter_add_(2, batch.cells[:, None], torch.ones_like(targets[:, None, :, 0]))
+    return entered, high
 
 
-def _reward_loss(vae: Vae, latents: Tensor, batch: ElboBatch, block_pairs: int) -> Tensor:
+def _take(values: Tensor, decoding: Tensor) -> Tensor:
+    """The posteriors (B, P) that decode, of values (B, T + 1, W): (B, P, W)."""
+    return values.gather(1, decoding[..., None].expand(-1, -1, values.shape[2]))
+
+
+def _reward_loss(
+    vae: Vae, latents: Tensor, batch: ElboBatch, weights: Tensor | None, block_pairs: int
+) -> Tensor:
+    """Loss of latents (B, P, L), under the tasks' average where there are weights (B, P, N)."""
     decoder = vae.reward_decoder
     if decoder is None:
         return latents.new_zeros(())
     if isinstance(decoder, CellRewardDecoder):
-        return _cell_loss(decoder(latents), batch)
+        return _cell_loss(decoder(latents), batch, weights)
     assert isinstance(decoder, RewardDecoder)
     bernoulli = vae.config.reward_decoder.likelihood == "bernoulli"
+    targets = batch.targets
+    if weights is not None:
+        assert batch.task_targets is not None
+        targets = weights @ batch.task_targets.mT  # (B, P, S)
     return pair_loss(
         decoder.latent(latents),
         decoder.project_transitions(vae.decoder_inputs(batch.decoded)),
-        batch.targets[..., None],
+        targets[..., None],
         decoder.upper,
         "bernoulli" if bernoulli else "squared-error",
         block_pairs,
     )
 
 
-def _cell_loss(logits: Tensor, batch: ElboBatch) -> Tensor:
-    """Bernoulli loss of logits (B, T + 1, cells), each decoded against all steps of its trial."""
-    high, low = cell_counts(batch, logits.shape[-1])
-    softplus = nn.functional.softplus
-    # -log p(high) = softplus(-logit) and -log p(low) = softplus(logit) = softplus(-logit) + logit.
-    return (softplus(-logits) * (high + low)[:, None] + logits * low[:, None]).sum()
+def _cell_loss(logits: Tensor, batch: ElboBatch, weights: Tensor | None) -> Tensor:
+    """Bernoulli loss of logits (B, P, cells), each decoded against all decoded steps."""
+    entered, high = cell_counts(batch, logits.shape[-1])
+    if weights is not None:
+        high = weights @ high  # (B, P, cells)
+    # -log p(high) = softplus(-logit) = softplus(logit) - logit, and -log p(low) = softplus(logit).
+    return (nn.functional.softplus(logits) * entered - logits * high).sum()
 
 
 def _state_loss(vae: Vae, latents: Tensor, batch: ElboBatch, block_pairs: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from algorithms.decoding import DecodedSteps, own_steps
 from algorithms.errors import AlgorithmError
 from datasets.trials import Trials
 from environments.base import TaskFamily
@@ -19,12 +20,14 @@ Float32 = NDArray[np.float32]
 
 
 class ElboBatch(NamedTuple):
-    """B trials of T = K*H steps: what is encoded, and what its posteriors decode."""
+    """B trials of T = K*H steps that are encoded, and the S steps that their posteriors decode."""
 
-    transitions: Transitions  # encoded
-    decoded: Transitions  # the same, but where relabelling asks for a donor's
-    targets: Tensor  # (B, T) decoded reward, or 1 where it is the high one of two (Bernoulli)
-    cells: Tensor | None  # (B, T) int64, the decoded cell of s', for a reward head a cell
+    transitions: Transitions  # encoded, T steps
+    decoded: Transitions  # S steps, the trial's own (S = T) or others
+    targets: Tensor  # (B, S) decoded reward, or 1 where it is the high one of two (Bernoulli)
+    cells: Tensor | None = None  # (B, S) int64, the decoded cell of s', for a reward head a cell
+    task_targets: Tensor | None = None  # (B, S, N) targets under each of N tasks, to be averaged
+    task_weights: Tensor | None = None  # (B, T + 1, N) with these weights
 
 
 def check_likelihood(family: TaskFamily, config: RewardDecoderConfig) -> None:
@@ -63,22 +66,34 @@ def make_batch(
     family: TaskFamily,
     config: RewardDecoderConfig,
     device: torch.device | str = "cpu",
-    decoded: Trials | None = None,
+    decoded: DecodedSteps | None = None,
 ) -> ElboBatch:
-    """N trials with the decoder's targets, on `device`; `decoded` trials are their own if None."""
+    """N trials with the decoder's targets, on `device`; they decode their own steps if None."""
     encoded = to_transitions(trials, device)
+    steps = own_steps(trials) if decoded is None else decoded
     transitions = encoded
-    if decoded is not None and decoded is not trials:
-        trials, transitions = decoded, to_transitions(decoded, device)
-    rewards = trials.rewards.reshape(trials.count, trials.steps)
-    targets: Float32 = rewards
+    if decoded is not None:
+        arrays = (steps.observations, steps.actions, steps.rewards, steps.next_observations)
+        transitions = Transitions(*(_tensor(array, device) for array in arrays))
     cells = None
-    if config.enabled and config.likelihood != "squared-error":
-        targets = is_high(rewards, family.spec.binary_reward)
     if config.enabled and config.likelihood == "bernoulli-per-cell":
-        entered = family.cell(trials.next_observations)
-        cells = _tensor(entered.reshape(trials.count, trials.steps), device)
-    return ElboBatch(encoded, transitions, _tensor(targets, device), cells)
+        cells = _tensor(family.cell(steps.next_observations), device)
+    batch = ElboBatch(encoded, transitions, _targets(steps.rewards, family, config, device), cells)
+    if steps.average is None:
+        return batch
+    return batch._replace(
+        task_targets=_targets(steps.average.rewards, family, config, device),
+        task_weights=_tensor(steps.average.weights, device),
+    )
+
+
+def _targets(
+    rewards: Float32, family: TaskFamily, config: RewardDecoderConfig, device: torch.device | str
+) -> Tensor:
+    """What the reward decoder predicts of rewards (...)."""
+    if config.enabled and config.likelihood != "squared-error":
+        rewards = is_high(rewards, family.spec.binary_reward)
+    return _tensor(rewards, device)
 
 
 def is_high(rewards: Float32, binary_reward: tuple[float, float] | None) -> Float32:

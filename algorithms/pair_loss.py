@@ -1,10 +1,10 @@
 r"""Reconstruction loss of all (posterior, step) pairs, in blocks, with its gradient in one pass.
 
-The loss is $\sum_b \sum_{i=0}^{T} \sum_{t=1}^{T} \ell(f(z_{b,i}, x_{b,t}), y_{b,t})$, where the
-decoder's first layer is split, so f starts at $\mathrm{relu}(p_{b,i} + q_{b,t})$ with p and q
-already projected. Autograd over all pairs at once would hold every activation of B (T + 1) T pairs
-(gigabytes); here each block of pairs is decoded, differentiated by hand and forgotten, so memory is
-bounded by `block_pairs` and only the small gradients of p, q and the layers are kept.
+The loss is $\sum_b \sum_i \sum_s \ell(f(z_{b,i}, x_{b,s}), y_{b,s})$ over P posteriors and S steps
+of B trials. The decoder's first layer is split, so f starts at $\mathrm{relu}(p_{b,i} + q_{b,s})$
+with p and q already projected. Autograd over all pairs at once would hold every activation of
+B P S pairs (gigabytes); here each block of pairs is decoded, differentiated by hand and forgotten,
+so memory is bounded by `block_pairs` and only the small gradients of p, q and the layers are kept.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ def pair_loss(
 ) -> Tensor:
     """The summed loss of all pairs, a scalar, differentiable in everything but the targets.
 
-    latents p (B, T + 1, W), transitions q (B, T, W), targets (B, T, D); `layers` are the linear
-    layers above the first, the last of D outputs. At most `block_pairs` pairs, or one posterior
+    latents p (B, P, W), transitions q (B, S, W), targets (B, S, D), or (B, P, S, D) where a target
+    depends on the posterior; `layers` are the linear layers above the first, the last of D outputs.
+    Bernoulli targets lie in [0, 1]. At most `block_pairs` pairs, or one posterior
     with all steps if that is more, are in memory at once.
     """
     parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
@@ -71,8 +72,10 @@ class _PairLoss(torch.autograd.Function):
         count, posteriors_count, steps = *latents.shape[:2], transitions.shape[1]
         for trials, posteriors in blocks(count, posteriors_count, steps, block_pairs):
             p, q, y = latents[trials, posteriors], transitions[trials], targets[trials]
+            y = y[:, None] if y.ndim == 3 else y[:, posteriors]
             activations = _activations(p, q, weights, biases)
-            loss, delta = _loss(activations.pop(), y, p.shape[1], likelihood, differentiable)
+            output = activations.pop().view(*p.shape[:2], *y.shape[2:])
+            loss, delta = _loss(output, y, likelihood, differentiable)
             total += loss
             if not differentiable:
                 continue
@@ -103,20 +106,18 @@ def _activations(
 
 
 def _loss(
-    output: Tensor, target: Tensor, posteriors: int, likelihood: PairLikelihood, gradient: bool
+    predicted: Tensor, wanted: Tensor, likelihood: PairLikelihood, gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """Summed loss of a block and its derivative by the output, (pairs, D)."""
-    b, t, d = target.shape
-    predicted = output.view(b, posteriors, t, d)
-    wanted = target[:, None]
+    """Summed loss of outputs (B, P, S, D) and its derivative by them, (pairs, D)."""
+    width = predicted.shape[-1]
     if likelihood == "squared-error":
         error = predicted - wanted
-        return error.square().sum(), error.mul_(2).view(-1, d)
+        return error.square().sum(), error.mul_(2).view(-1, width)
     # -log p(y) = softplus(logit) - y logit, which neither overflows nor takes a log of zero.
     loss = nn.functional.softplus(predicted).sum() - (predicted * wanted).sum()
     if not gradient:
-        return loss, output
-    return loss, predicted.sigmoid().sub_(wanted).view(-1, d)
+        return loss, predicted
+    return loss, predicted.sigmoid().sub_(wanted).view(-1, width)
 
 
 def _backpropagate(

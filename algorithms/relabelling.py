@@ -7,11 +7,10 @@ a donor trial, rewards and terminations recomputed exactly under the target's ta
 Deliberate deviations from the published code: donors are drawn afresh for every batch, without
 replacement inside it and from original trials only; nothing is overwritten; terminations are
 recomputed too. Two extensions, off by default: in a share `whole_trials` of the relabelled trials
-every episode is a donor's, which shows the belief long searches that find nothing; and a share
-`decoded_donors` of the other trials is scored on a donor's relabelled trial instead of its own.
-A task's own behaviour visits its own goal far more often than others do, so a decoder that sees
-only that learns "where a trial goes, the reward is", and over-estimates unvisited places; donors'
-visits do not depend on the task, and so remove that bias.
+every episode is a donor's, which shows long searches that find nothing; and with `until_success`
+the task's own agent acts in the episodes after the first high reward, which shows how the find is
+used, when it is no secret any more. In neither does behaviour tell the task before a reward does:
+an agent that learns from what knows its goal expects a reward wherever it heads.
 
 A family whose tasks differ in dynamics is refused: behaviour under other dynamics has no exact
 counterpart (policy replaying, in collection, takes its place).
@@ -48,6 +47,10 @@ def check_relabelling(family: TaskFamily, tasks: int, config: RelabellingConfig)
         )
     if tasks < 2 and config.donors == "other-tasks":
         raise AlgorithmError("relabelling from other tasks needs at least two tasks, there is one")
+    if config.until_success and spec.binary_reward is None:
+        raise AlgorithmError(
+            f"relabelling.until_success needs a reward of two values, but {spec.name} has another"
+        )
 
 
 def draw_targets(rng: np.random.Generator, trials: int, fraction: float) -> Int64:
@@ -121,10 +124,10 @@ def relabel_rewards(
 
 
 class Relabelled(NamedTuple):
-    """A batch of B trials: what is encoded, and what its posteriors decode."""
+    """A batch of B trials under their own tasks' rewards."""
 
-    encoded: Trials
-    decoded: Trials  # the same, but for the share that decodes donors' trials
+    trials: Trials
+    foreign: NDArray[np.bool_]  # (B,) whether every episode is a donor's: none tells of the task
 
 
 def relabel_batch(
@@ -143,28 +146,26 @@ def relabel_batch(
     tasks (tasks, task_dim) and pools. Order is kept.
     """
     batch = table.select(rows)
+    foreign = np.zeros(len(rows), np.bool_)
     if not config.enabled:
-        return Relabelled(batch, batch)
+        return Relabelled(batch, foreign)
     own = task_of_row[rows]
     order = draw_targets(rng, len(rows), config.fraction)
     whole = order[draw_targets(rng, len(order), config.whole_trials)]
-    encoded = batch
+    foreign[whole] = True
+    relabelled = batch
     for places, lead in (
         (np.setdiff1d(order, whole), max(1, batch.episodes // 2)),
         (whole, batch.episodes),
     ):
         if len(places):
             donors = _donor_episodes(rng, table, own[places], pools, config, lead)
-            parts = batch.select(places), donors, family, tasks[own[places]], lead
-            encoded = _merged(encoded, places, relabel_rewards(*parts))
-    half = np.setdiff1d(np.arange(len(rows)), whole)
-    places = half[draw_targets(rng, len(half), config.decoded_donors)]
-    if len(places) == 0:
-        return Relabelled(encoded, encoded)
-    pool = np.concatenate(pools)  # all tasks alike: whom a donor visits must not tell the task
-    donors = table.select(rng.choice(pool, len(places), replace=len(places) > len(pool)))
-    shown = relabel_rewards(donors, donors, family, tasks[own[places]], donors.episodes)
-    return Relabelled(encoded, _merged(encoded, places, shown))
+            selected = batch.select(places)
+            changed = relabel_rewards(selected, donors, family, tasks[own[places]], lead)
+            if config.until_success and lead == batch.episodes:
+                changed = _own_after_success(changed, selected, family.spec.binary_reward)
+            relabelled = _merged(relabelled, places, changed)
+    return Relabelled(relabelled, foreign)
 
 
 def _donor_episodes(
@@ -179,6 +180,20 @@ def _donor_episodes(
     drawn = [draw_donors(rng, targets, pools, config) for _ in range(episodes)]
     rows, slots = np.stack(drawn, axis=1), np.arange(episodes)
     return Trials(**{name: getattr(table, name)[rows, slots] for name in _RELABELLED}, infos={})
+
+
+def _own_after_success(
+    trials: Trials, own: Trials, binary_reward: tuple[float, float] | None
+) -> Trials:
+    """Trials, with the `own` ones' episodes after the episode of the first high reward."""
+    assert binary_reward is not None  # check_relabelling
+    high = (trials.rewards > sum(binary_reward) / 2).any(-1)  # (N, K)
+    after = np.zeros_like(high)
+    after[:, 1:] = np.logical_or.accumulate(high, 1)[:, :-1]
+    kept = {name: getattr(trials, name).copy() for name in _RELABELLED}
+    for name, array in kept.items():
+        array[after] = getattr(own, name)[after]
+    return replace(trials, **kept)
 
 
 def _merged(batch: Trials, places: Int64, others: Trials) -> Trials:

@@ -54,6 +54,15 @@ def _problems(config: RunConfig, spec: Spec) -> Iterator[str]:
             "relabel.relabelled_copies asks for relabelled trials, but "
             "relabel.relabelling.enabled is false: set one of them otherwise"
         )
+    for section, relabelling in (
+        ("vae.relabelling", config.vae.relabelling),
+        ("relabel.relabelling", config.relabel.relabelling),
+    ):
+        if relabelling.enabled and relabelling.until_success and spec.binary_reward is None:
+            yield (
+                f"{section}.until_success needs a reward of two values, but {spec.name} has "
+                "another: set it to false"
+            )
     decoder = config.vae.model.reward_decoder
     if decoder.enabled and decoder.likelihood != "squared-error" and spec.binary_reward is None:
         yield (

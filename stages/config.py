@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from algorithms.config import ElboConfig, LearnerConfig, RelabellingConfig
 from models.config import FrozenConfig, VaeModelConfig
@@ -67,6 +74,7 @@ class VaeConfig(FrozenConfig):
     relabelling: RelabellingConfig = RelabellingConfig()
     learning_rate: PositiveFloat = Field(3e-4, description="Adam, encoder and decoders together")
     learning_rate_decay: bool = Field(False, description="cosine to zero over the updates")
+    gradient_clip: NonNegativeFloat = Field(0.0, description="largest gradient norm; 0 is off")
     updates: PositiveInt = Field(5000, description="gradient steps")
     tasks_per_batch: PositiveInt = Field(8, description="tasks drawn a step")
     trials_per_task: PositiveInt = Field(8, description="trials of each of those tasks")
@@ -83,12 +91,21 @@ class RelabelConfig(FrozenConfig):
     relabelled_copies: NonNegativeInt = Field(
         0, description="copies of every trial, rewards relabelled before the belief sees them"
     )
+    original_trials: bool = Field(
+        True, description="false keeps the copies alone: no behaviour that knows its task"
+    )
     relabelling: RelabellingConfig = RelabellingConfig()
     block_trials: PositiveInt = Field(256, description="trials encoded at once; bounds the memory")
     belief_rewards: bool = Field(
         False, description="also store R+, with the belief before the step"
     )
     belief_reward_samples: PositiveInt = Field(20, description="latent samples of R+")
+
+    @model_validator(mode="after")
+    def _check(self) -> RelabelConfig:
+        if not (self.original_trials or self.relabelled_copies):
+            raise ValueError("original_trials is false and relabelled_copies is 0: nothing is left")
+        return self
 
 
 class OfflineConfig(FrozenConfig):

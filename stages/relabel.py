@@ -6,14 +6,18 @@ the checkpoints, so a killed run only has to encode the tasks that are left.
 
 `relabelled_copies` adds trials whose rewards were relabelled from other tasks' behaviour, before
 encoding as always: logs of single-task agents hold few long searches that find nothing, and these
-copies hold many. The published program has no counterpart that runs. A task's donors come from at
-most `DONOR_TASKS` other tasks, so that memory does not grow with their number.
+copies hold many. With `original_trials` off only the copies are kept. A single-task agent knows its
+goal, so in its own log reward follows wherever it heads, before the belief can know; an offline
+agent that learns from that over-estimates every heading (the log is confounded), and copies acted
+by donors are not. The published program has no counterpart that runs. A task's donors come from at
+most `DONOR_TASKS` tasks, so that memory does not grow with their number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -124,24 +128,34 @@ def _with_copies(
     task: int,
     rng: np.random.Generator,
 ) -> Trials:
-    """The trials of a task, then their copies, relabelled from some other tasks' trials."""
-    others = np.delete(np.arange(len(meta.tasks_train)), task)
-    chosen = np.sort(rng.choice(others, min(DONOR_TASKS, len(others)), replace=False))
+    """The trials of a task, if they are to be kept, and copies relabelled from some tasks' trials.
+
+    Donors' tasks are the task itself and others, or a draw from all where any task may give donors.
+    """
+    count = len(meta.tasks_train)
+    if config.relabelling.donors == "any-task":
+        donors = np.sort(rng.choice(count, min(DONOR_TASKS, count), replace=False))
+    else:
+        others = np.delete(np.arange(count), task)
+        donors = np.sort(rng.choice(others, min(DONOR_TASKS, len(others)), replace=False))
+        donors = np.append(donors, task)  # its own pool is asked for, but never drawn from
     parts = [replace(trials, infos={})]
-    for donor in chosen:
-        donors = _select(read_trials(folder, int(donor), meta), config, int(donor))
-        parts.append(replace(donors, infos={}))
-    counts = np.array([part.count for part in parts])
-    task_of_row = np.repeat(np.arange(len(parts)), counts)
-    pools = [np.flatnonzero(task_of_row == index) for index in range(len(parts))]
-    table, vectors = Trials.concatenate(parts), meta.tasks_train[[task, *chosen]]
+    for donor in donors:
+        given = _select(read_trials(folder, int(donor), meta), config, int(donor))
+        parts.append(replace(given, infos={}))
+    firsts = np.cumsum([0, *(part.count for part in parts)])
+    pools = [np.arange(*ends) for ends in pairwise(firsts[1:])]
+    own = np.full(firsts[-1], len(donors) - 1)
+    vectors = meta.tasks_train[donors]
+    if config.relabelling.donors == "any-task":
+        own += 1
+        vectors = meta.tasks_train[[*donors, task]]
+    table, rows = Trials.concatenate(parts), np.arange(trials.count)
     copies = [
-        relabel_batch(
-            rng, table, pools[0], task_of_row, pools, family, vectors, config.relabelling
-        ).encoded
+        relabel_batch(rng, table, rows, own, pools, family, vectors, config.relabelling).trials
         for _ in range(config.relabelled_copies)
     ]
-    return Trials.concatenate([parts[0], *copies])
+    return Trials.concatenate([*parts[: config.original_trials], *copies])
 
 
 def _select(trials: Trials, config: RelabelConfig, task: int) -> Trials:

@@ -51,7 +51,9 @@ class Training:
 
     def __init__(self, vae: Vae, source: BatchSource, config: VaeConfig, folder: Path) -> None:
         self.vae, self.source, self.config = vae, source, config
-        self.optimiser = Adam(list(vae.parameters()), config.learning_rate)
+        self.optimiser = Adam(
+            list(vae.parameters()), config.learning_rate, clip=config.gradient_clip
+        )
         self.file = CheckpointFile(folder / "training.safetensors")
         self.step = 0
         self.rows: list[Row] = []

@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from algorithms.decoding import DecodedSteps, TaskAverage, choose_decoded
 from algorithms.elbo import draw_posteriors, elbo
 from algorithms.elbo_batch import ElboBatch, make_batch
-from algorithms.relabelling import Relabelled, relabel_batch
+from algorithms.relabelling import relabel_batch
 from datasets.trials import Trials
 from environments.base import TaskFamily
 from models.vae import Vae
@@ -38,7 +39,7 @@ class BatchSource:
         self.held_out, decoded = self._relabel(rng, rows, table.validation)
         size = config.tasks_per_batch * config.trials_per_task
         self._validation = [
-            self._to_batch(self.held_out.select(part), decoded.select(part))
+            self._to_batch(self.held_out.select(part), _part(decoded, part))
             for part in (slice(first, first + size) for first in range(0, len(rows), size))
         ]
 
@@ -49,7 +50,8 @@ class BatchSource:
         )
         batch = self._to_batch(*self._relabel(self.rng, rows, self._table.training))
         noise = self._draw_noise(batch, self.noise)
-        count, (trials, steps) = self._config.elbo.decoded_posteriors, batch.targets.shape
+        trials, steps = batch.transitions.rewards.shape
+        count = self._config.elbo.decoded_posteriors
         if count is None:
             return batch, noise, None
         return batch, noise, draw_posteriors(trials, steps, count, self.noise)
@@ -70,24 +72,33 @@ class BatchSource:
         rng: np.random.Generator,
         rows: NDArray[np.int64],
         pools: tuple[NDArray[np.int64], ...],
-    ) -> Relabelled:
-        table = self._table
-        return relabel_batch(
-            rng,
-            table.trials,
-            rows,
-            table.task_of_row,
-            pools,
-            self._family,
-            table.tasks,
-            self._config.relabelling,
-        )
+    ) -> tuple[Trials, DecodedSteps]:
+        """The trials of those rows, relabelled, and what their posteriors decode."""
+        table, config = self._table, self._config.relabelling
+        rest = (pools, self._family, table.tasks, config)
+        batch = relabel_batch(rng, table.trials, rows, table.task_of_row, *rest)
+        own = table.task_of_row[rows]
+        return batch.trials, choose_decoded(rng, batch, own, table.trials, *rest)
 
-    def _to_batch(self, trials: Trials, decoded: Trials) -> ElboBatch:
+    def _to_batch(self, trials: Trials, decoded: DecodedSteps) -> ElboBatch:
         likelihood = self._config.model.reward_decoder
         return make_batch(trials, self._family, likelihood, self._device, decoded)
 
     def _draw_noise(self, batch: ElboBatch, generator: torch.Generator) -> Tensor:
-        trials, steps = batch.targets.shape
+        trials, steps = batch.transitions.rewards.shape
         shape = (trials, steps + 1, self._config.model.encoder.latent_dim)
         return torch.randn(shape, generator=generator, device=self._device)
+
+
+def _part(decoded: DecodedSteps, rows: slice) -> DecodedSteps:
+    """What the trials `rows` of a batch decode."""
+    average = decoded.average
+    if average is not None:
+        average = TaskAverage(average.rewards[rows], average.weights[rows])
+    return DecodedSteps(
+        decoded.observations[rows],
+        decoded.actions[rows],
+        decoded.next_observations[rows],
+        decoded.rewards[rows],
+        average,
+    )

@@ -319,7 +319,7 @@ def until(condition: Any, seconds: float) -> None:
 def test_a_signal_to_the_whole_group_stops_workers_with_their_parent(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    """As a terminal's Ctrl-C or a supervisor sends it: exit 130 within seconds, and on from there."""
+    """As a terminal's Ctrl-C or a supervisor sends it: exit 130 in seconds, and on from there."""
     endless = CONFIGS["gridworld"]["collect"] | {"iterations": 2000}
     file = tmp_path / "long.yaml"
     file.write_text(json.dumps(CONFIGS["gridworld"] | {"collect": endless}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from algorithms.config import RelabellingConfig
 from algorithms.errors import AlgorithmError
@@ -80,7 +81,7 @@ def test_a_batch_leaves_the_table_alone_and_is_consistent() -> None:
     rows = np.array([0, 7, 8, 19])
     batch = relabel_batch(
         np.random.default_rng(0), table, rows, owner, pools, family, tasks, RelabellingConfig()
-    ).encoded
+    ).trials
     # Rewards are those of the row's own task, whoever acted.
     expected = family.reward(
         batch.observations[:, :, :-1],
@@ -103,7 +104,7 @@ def test_a_share_of_the_batch_is_relabelled(fraction: float) -> None:
     config = RelabellingConfig(fraction=fraction)
     batch = relabel_batch(
         np.random.default_rng(0), table, np.arange(20), owner, pools, family, tasks, config
-    ).encoded
+    ).trials
     changed = (batch.observations != table.observations).any((1, 2, 3)).sum()
     assert changed == round(20 * fraction)
 
@@ -117,7 +118,7 @@ def test_off_means_untouched() -> None:
     pools = [np.array([0]), np.array([1])]
     batch = relabel_batch(
         rng, table, np.arange(2), np.arange(2), pools, family, tasks, config
-    ).encoded
+    ).trials
     np.testing.assert_array_equal(batch.rewards, table.rewards)
     assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
@@ -178,49 +179,70 @@ def test_one_task_is_refused() -> None:
         check_relabelling(load_family("gridworld"), 1, RelabellingConfig())
 
 
-def test_whole_trials_are_donors_to_the_end_and_other_trials_may_decode_donors() -> None:
+def test_whole_trials_are_donors_to_the_end() -> None:
     family = load_family("gridworld")
     tasks = family.all_tasks()[:4]
-    rng = np.random.default_rng(0)
-    observations = rng.integers(0, 5, (40, 4, 16, 2)).astype(np.float32)
-    actions = rng.integers(0, 5, (40, 4, 15, 1))
-    task_of_row = np.repeat(np.arange(4), 10)
-    step = (
-        observations[:, :, :-1],
-        actions,
-        observations[:, :, 1:],
-        tasks[task_of_row][:, None, None],
-    )
-    flags = np.zeros((40, 4, 15), bool)
-    table = Trials(observations, actions, family.reward(*step), flags, flags, {})
-    pools = [np.flatnonzero(task_of_row == task) for task in range(4)]
-    rows = np.arange(0, 40, 2)
-    own = tasks[task_of_row[rows]][:, None, None]
-    before = table.rewards.copy()
-
-    def relabel(config: RelabellingConfig) -> tuple[Trials, Trials]:
-        """Encoded and decoded; rewards of both are the own tasks', exactly."""
-        both = relabel_batch(rng, table, rows, task_of_row, pools, family, tasks, config)
-        for part in both:
-            states, following = part.observations[:, :, :-1], part.observations[:, :, 1:]
-            np.testing.assert_array_equal(
-                part.rewards, family.reward(states, part.actions, following, own)
-            )
-        return both.encoded, both.decoded
-
-    encoded, decoded = relabel(RelabellingConfig(whole_trials=1.0, decoded_donors=1.0))
-    assert decoded is encoded  # a whole trial's visits do not depend on the task already
-    for row, trial in zip(rows, encoded.observations, strict=True):
-        for slot, episode in enumerate(trial):
-            same = (table.observations[:, slot] == episode).all((1, 2))
-            assert same.sum() == 1
-            assert task_of_row[same.argmax()] != task_of_row[row]
-    encoded, decoded = relabel(RelabellingConfig(whole_trials=0.5, decoded_donors=0.4))
-    own_second_half = (encoded.observations[:, 2:] == table.observations[rows, 2:]).all((1, 2, 3))
-    changed = (decoded.observations != encoded.observations).any((1, 2, 3))
-    assert own_second_half.sum() == len(rows) // 2
-    assert changed.sum() == round(0.4 * len(rows) // 2)
-    assert not (changed & ~own_second_half).any()
-    encoded, decoded = relabel(RelabellingConfig(enabled=False, decoded_donors=1.0))
-    assert decoded is encoded
+    owner = np.repeat(np.arange(4), 10)
+    table = collect(family, tasks[owner], 1)
+    pools = [np.flatnonzero(owner == task) for task in range(4)]
+    rows, rng, before = np.arange(0, 40, 2), np.random.default_rng(0), table.rewards.copy()
+    for share in (1.0, 0.5):
+        config = RelabellingConfig(whole_trials=share)
+        batch, foreign = relabel_batch(rng, table, rows, owner, pools, family, tasks, config)
+        assert foreign.sum() == round(share * len(rows))
+        own_half = (batch.actions[:, 2:] == table.actions[rows, 2:]).all((1, 2, 3))
+        np.testing.assert_array_equal(own_half, ~foreign)
+        for row, trial in zip(rows[foreign], batch.actions[foreign], strict=True):
+            for slot, episode in enumerate(trial):
+                same = (table.actions[:, slot] == episode).all((1, 2))
+                assert same.any()
+                assert owner[same.argmax()] != owner[row]
+        expected = family.reward(
+            batch.observations[:, :, :-1],
+            batch.actions,
+            batch.next_observations,
+            tasks[owner[rows]][:, None, None],
+        )
+        np.testing.assert_array_equal(batch.rewards, expected)
     np.testing.assert_array_equal(table.rewards, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task_averaging": True, "whole_trials": 1.0}, "set donors to any-task"),
+        ({"task_averaging": True, "donors": "any-task"}, "whole_trials above 0"),
+        ({"until_success": True}, "set whole_trials above 0"),
+    ],
+)
+def test_extensions_that_need_whole_trials_say_so(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RelabellingConfig.model_validate(change)
+    RelabellingConfig.model_validate(change | {"enabled": False})
+
+
+def test_the_own_agent_takes_over_after_the_first_success() -> None:
+    family = load_family("gridworld")
+    tasks = family.all_tasks()[:6]
+    owner = np.repeat(np.arange(6), 10)
+    table = collect(family, tasks[owner], 1)
+    pools = [np.flatnonzero(owner == task) for task in range(6)]
+    rows = np.arange(60)
+    config = RelabellingConfig(whole_trials=1.0, until_success=True, donors="any-task")
+    rest = (table, rows, owner, pools, family, tasks)
+    batch, foreign = relabel_batch(np.random.default_rng(0), *rest, config)
+    assert foreign.all()
+    found_in = np.zeros(4, int)
+    for row in rows:
+        found = False
+        for k in range(4):
+            mine = (batch.observations[row, k] == table.observations[row, k]).all()
+            if found:
+                assert mine
+                np.testing.assert_array_equal(batch.rewards[row, k], table.rewards[row, k])
+            found_in[k] += found
+            found |= bool((batch.rewards[row, k] > 0.5).any())
+    assert (found_in[1:] > 0).all()
+    assert (found_in < 60).all()
+    with pytest.raises(AlgorithmError, match="needs a reward of two values"):
+        check_relabelling(load_family("point_robot"), 5, config)

@@ -46,6 +46,11 @@ def test_policy_replaying_needs_two_tasks_in_every_group(
         ("escape_room", ["vae.relabelling.enabled=true"], "differ in dynamics"),
         ("point_robot_wind", ["relabel.relabelled_copies=1"], "set it to 0"),
         ("gridworld", ["relabel.relabelling.enabled=false"], "relabelled_copies asks"),
+        (
+            "point_robot",
+            ["vae.relabelling.whole_trials=1", "vae.relabelling.until_success=true"],
+            "needs a reward of two values",
+        ),
         ("point_robot", ["vae.model.reward_decoder.likelihood=bernoulli"], "use squared-error"),
         (
             "point_robot_sparse",

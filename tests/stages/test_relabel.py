@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scripted_trials import write_scripted
 
 import stages.relabel
@@ -191,3 +192,37 @@ def test_unequal_tasks_are_refused(inputs: dict[str, Path], tmp_path: Path) -> N
     with pytest.raises(StageError, match="task 1 has 4 trials and task 0 has 6"):
         run(RelabelConfig(), folders, tmp_path)
     run(RelabelConfig(trials=4), folders, tmp_path / "equal")
+
+
+NAMES = ("observations", "actions", "rewards", "beliefs")
+COPIES = {"relabelled_copies": 2, "relabelling": {"donors": "any-task", "whole_trials": 1.0}}
+
+
+def test_copies_follow_the_trials_or_stand_alone(inputs: dict[str, Path], tmp_path: Path) -> None:
+    both = RelabelConfig.model_validate(COPIES)
+    alone = RelabelConfig.model_validate(COPIES | {"original_trials": False})
+    for name, config in (("both", both), ("alone", alone)):
+        run(config, inputs, tmp_path / name)
+    everything = HyperStates.open(tmp_path / "both" / "output" / "hyper_states.zarr")
+    copies = HyperStates.open(tmp_path / "alone" / "output" / "hyper_states.zarr")
+    family, meta = load_family("gridworld"), read_meta(inputs["trials"])
+    assert everything.layout.trials == 3 * TRIALS
+    assert copies.layout.trials == 2 * TRIALS
+    for task in range(TASKS):
+        first, second = everything.read(NAMES, task), copies.read(NAMES, task)
+        for name, array in second.items():
+            np.testing.assert_array_equal(array, first[name][TRIALS:])
+        own = read_trials(inputs["trials"], task, meta)
+        np.testing.assert_array_equal(first["observations"][:TRIALS], own.observations)
+        expected = family.reward(
+            second["observations"][:, :, :-1],
+            second["actions"],
+            second["observations"][:, :, 1:],
+            meta.tasks_train[task],
+        )
+        np.testing.assert_array_equal(second["rewards"], expected)
+
+
+def test_nothing_to_keep_is_refused() -> None:
+    with pytest.raises(ValidationError, match="nothing is left"):
+        RelabelConfig(original_trials=False)

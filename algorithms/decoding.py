@@ -1,0 +1,138 @@
+r"""What the posteriors of a batch decode: which steps, and under which tasks' rewards.
+
+In the published method (BOReL, section 3.2) posterior i of a trial decodes the trial's own steps
+under its own task g: $\ell(r_s(g), f(m_i, x_s))$. With relabelled logs two things can be exchanged
+without changing what the best decoder is, the expectation under the posterior over tasks:
+
+- `decoded_steps`: the steps are drawn from all logs. A task's own behaviour visits its own goal far
+  more often than others do, so a decoder that sees only that learns "where a trial goes, the reward
+  is"; steps that do not depend on the task remove that bias.
+- `task_averaging`: where a trial's behaviour is wholly donors', its history says of the task only
+  what its rewards say, so every training task that would have given the same rewards up to step i
+  is as likely as its own, and the loss of posterior i is averaged over them,
+  $\frac{1}{|G_i|} \sum_{g' \in G_i} \ell(r_s(g'), f(m_i, x_s))$ with
+  $G_i = \{g' : r_t(g') = r_t,\ t \le i\}$. This is the loss's conditional expectation given the
+  history (Rao and Blackwell): the same minimum, without the noise of which task was drawn. On the
+  gridworld that noise hides for thousands of updates that visited cells are worth remembering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algorithms.config import RelabellingConfig
+from algorithms.relabelling import Relabelled
+from datasets.trials import Trials
+from environments.base import TaskFamily
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+_SAME_REWARD = 1e-5  # rewards closer than this are the same: float32 sums in another order
+
+
+class TaskAverage(NamedTuple):
+    """Rewards under N training tasks, and how likely each of them is at every posterior."""
+
+    rewards: Float32  # (B, S, N) of the decoded steps
+    weights: Float32  # (B, T + 1, N), sums to 1 over the tasks
+
+
+class DecodedSteps(NamedTuple):
+    """S steps for each of B trials, and their rewards."""
+
+    observations: Float32  # (B, S, obs)
+    actions: NDArray[Any]  # (B, S, act)
+    next_observations: Float32  # (B, S, obs)
+    rewards: Float32  # (B, S) under the trial's own task
+    average: TaskAverage | None = None
+
+
+def own_steps(trials: Trials) -> DecodedSteps:
+    """The trials' own steps in order, S = T."""
+    shape = (trials.count, trials.steps)
+    return DecodedSteps(
+        trials.observations[:, :, :-1].reshape(*shape, -1),
+        trials.actions.reshape(*shape, -1),
+        trials.next_observations.reshape(*shape, -1),
+        trials.rewards.reshape(shape),
+    )
+
+
+def choose_decoded(
+    rng: np.random.Generator,
+    batch: Relabelled,
+    own: Int64,
+    table: Trials,
+    pools: Sequence[Int64],
+    family: TaskFamily,
+    tasks: NDArray[np.float64],
+    config: RelabellingConfig,
+) -> DecodedSteps:
+    """What the batch's posteriors decode, as `config` asks.
+
+    own (B,) is the task of each trial, an index into tasks (N, task_dim); drawn steps come from
+    `table`'s trials in the pools.
+    """
+    encoded = own_steps(batch.trials)
+    decoded = encoded
+    if config.enabled and config.decoded_steps is not None:
+        steps = _draw_steps(rng, table, np.concatenate(pools), len(own), config.decoded_steps)
+        decoded = steps._replace(rewards=_rewards(family, steps, tasks[own][:, None]))
+    if not (config.enabled and config.task_averaging):
+        return decoded
+    weights = explaining(encoded, own, family, tasks)
+    weights[~batch.foreign] = np.eye(len(tasks), dtype=np.float32)[own[~batch.foreign], None]
+    rewards = _task_rewards(family, decoded, tasks)
+    return decoded._replace(average=TaskAverage(rewards, weights))
+
+
+def explaining(
+    trials: DecodedSteps, own: Int64, family: TaskFamily, tasks: NDArray[np.float64]
+) -> Float32:
+    """Uniform weights over the tasks that explain each trial's first i rewards, (B, T + 1, N).
+
+    trials are steps in order, own (B,) their tasks, which always explain them.
+    """
+    rewards = _task_rewards(family, trials, tasks)
+    fits = np.abs(rewards - trials.rewards[..., None]) < _SAME_REWARD
+    fits[np.arange(len(own)), :, own] = True
+    fits = np.concatenate([np.ones_like(fits[:, :1]), fits], 1)
+    weights = np.logical_and.accumulate(fits, 1).astype(np.float32)
+    weights /= weights.sum(-1, keepdims=True)
+    return weights
+
+
+def _draw_steps(
+    rng: np.random.Generator, table: Trials, pool: Int64, trials: int, count: int
+) -> DecodedSteps:
+    """Steps (trials, count) drawn uniformly from the pool's trials; rewards are the log's."""
+    rows = pool[rng.integers(0, len(pool), (trials, count))]
+    place = divmod(rng.integers(0, table.steps, rows.shape), table.rewards.shape[2])
+    here = (rows, *place)
+    following = (rows, place[0], place[1] + 1)
+    return DecodedSteps(
+        table.observations[here],
+        table.actions[here],
+        table.observations[following],
+        table.rewards[here],
+    )
+
+
+def _rewards(family: TaskFamily, steps: DecodedSteps, tasks: NDArray[np.float64]) -> Float32:
+    rewards = family.reward(steps.observations, steps.actions, steps.next_observations, tasks)
+    return rewards.astype(np.float32, copy=False)
+
+
+def _task_rewards(family: TaskFamily, steps: DecodedSteps, tasks: NDArray[np.float64]) -> Float32:
+    """Rewards of steps (B, S) under every task, (B, S, N)."""
+    spread = steps._replace(
+        observations=steps.observations[:, :, None],
+        actions=steps.actions[:, :, None],
+        next_observations=steps.next_observations[:, :, None],
+    )
+    return _rewards(family, spread, tasks)
