@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from environments.errors import TaskError
 
@@ -20,6 +23,9 @@ DOMAINS: dict[str, str] = {
     "escape_room": "environments.escape_room:EscapeRoom",
     "point_robot_wind": "environments.point_robot_wind:PointRobotWind",
 }
+
+
+_digests: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
 
 
 def load_family(name: str) -> TaskFamily:
@@ -49,6 +55,33 @@ def load_family(name: str) -> TaskFamily:
         return found()
     except Exception as error:  # abstract methods left out, or a constructor with arguments
         raise TaskError(f"cannot construct {target!r} without arguments: {error}") from error
+
+
+def family_source(name: str) -> str | None:
+    """Digest of the file of a user's own `module:Class`; None for a name of ours.
+
+    Where the module only passes on a class of another, that one's file counts too; what else they
+    import does not. It stays what it was when first asked for, since a process keeps to the code
+    that it has loaded. Raises TaskError as `load_family`.
+    """
+    if ":" not in name:
+        return None
+    family = type(load_family(name))
+    modules = dict.fromkeys((name.partition(":")[0], family.__module__))
+    digests = [_file_digest(sys.modules[module]) for module in modules]
+    return digests[0] if len(digests) == 1 else _sha256(" ".join(digests).encode())
+
+
+def _file_digest(module: ModuleType) -> str:
+    """SHA-256 of a loaded module's file; of nothing if it has none, as one made in a session."""
+    if module not in _digests:
+        path = getattr(module, "__file__", None)
+        _digests[module] = _sha256(b"" if path is None else Path(path).read_bytes())
+    return _digests[module]
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _allow_working_folder() -> None:

@@ -58,12 +58,13 @@ class Recipe:
     seed: int
     inputs: Mapping[str, Artefact] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    source: str | None = None  # digest of the user's own family's file
 
     @property
     def fingerprint(self) -> str:
         """The key in the store."""
         digests = {name: artefact.digest for name, artefact in self.inputs.items()}
-        return fingerprint(self.kind, self.version, self.config, self.seed, digests)
+        return fingerprint(self.kind, self.version, self.config, self.seed, digests, self.source)
 
     @property
     def reference(self) -> str:
@@ -203,6 +204,7 @@ def _seal(recipe: Recipe, temporary: Path, seconds: float) -> Manifest:
         seconds=round(seconds, 3),
         versions=dict(_versions()),
         labels=dict(recipe.labels),
+        source=recipe.source,
     )
     fsync_tree(temporary)
     _fail_point(recipe.kind, "before-manifest")

@@ -96,6 +96,9 @@ def _differences(recipe: Recipe | None, step: Step, seed: int, manifest: Manifes
         yield f"seed {manifest.seed} -> {seed}"
     if manifest.version != step.version:
         yield f"stage version {manifest.version} -> {step.version}"
+    if manifest.source != step.source:
+        how = "changed" if manifest.source is not None else "was not recorded before"
+        yield f"source of module {step.domain.partition(':')[0]} {how}"
     for name, artefact in recipe.inputs.items() if recipe is not None else ():
         if name not in manifest.inputs or manifest.inputs[name].digest != artefact.digest:
             yield f"input {name} changed"

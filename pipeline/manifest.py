@@ -43,8 +43,8 @@ class InputEntry:
 class Manifest:
     """The identity card of an artefact.
 
-    `config`, `seed`, `version` and the inputs' digests make the fingerprint; `files` make the
-    content digest; the rest is information and enters neither.
+    `config`, `seed`, `version`, the inputs' digests and `source`, where there is one, make the
+    fingerprint; `files` make the content digest; the rest is information and enters neither.
     """
 
     kind: str
@@ -60,6 +60,7 @@ class Manifest:
     seconds: float  # of the process that finished it
     versions: dict[str, str]  # of the libraries
     labels: dict[str, str]  # domain, preset, run
+    source: str | None = None  # digest of the user's own family's file; not written for our domains
 
     @property
     def reference(self) -> str:
@@ -74,20 +75,29 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The document to write, sealed: its last key is a digest of all the others."""
         document = {"format": FORMAT, **asdict(self)}
+        if self.source is None:
+            del document["source"]
         return {**document, "seal": _sha256(document)}
 
 
 def fingerprint(
-    kind: str, version: int, config: Mapping[str, Any], seed: int, inputs: Mapping[str, str]
+    kind: str,
+    version: int,
+    config: Mapping[str, Any],
+    seed: int,
+    inputs: Mapping[str, str],
+    source: str | None = None,
 ) -> str:
     """20 hex digits that name a recipe: `inputs` maps input names to content digests."""
-    recipe = {
+    recipe: dict[str, Any] = {
         "kind": kind,
         "version": version,
         "config": dict(config),
         "seed": seed,
         "inputs": dict(inputs),
     }
+    if source is not None:
+        recipe["source"] = source
     return _sha256(recipe)[:FINGERPRINT_DIGITS]
 
 

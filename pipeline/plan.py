@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel
 
+from environments.registry import family_source
 from pipeline.building import Recipe
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
@@ -36,6 +37,12 @@ class Step:
     section: str
     config: BaseModel
     inputs: Mapping[str, str] = field(default_factory=dict)  # name for the stage -> step's name
+    domain: str = ""
+
+    @property
+    def source(self) -> str | None:
+        """Digest of the file of a user's own family, which every stage calls; None for ours."""
+        return family_source(self.domain)
 
     def recipe(self, seed: int, made: Mapping[str, Artefact], labels: Mapping[str, str]) -> Recipe:
         """What the store is asked for; `made` holds the artefacts of the steps before by name."""
@@ -47,12 +54,13 @@ class Step:
             seed=seed,
             inputs={name: made[step] for name, step in self.inputs.items()},
             labels=labels,
+            source=self.source,
         )
 
 
 def chain(config: RunConfig) -> tuple[Step, ...]:
     """The steps of a run in order, the task-blind agent among them if the evaluation wants one."""
-    return tuple(_steps(config))
+    return tuple(replace(step, domain=config.collect.domain) for step in _steps(config))
 
 
 def _steps(config: RunConfig) -> Iterator[Step]:

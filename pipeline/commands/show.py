@@ -99,6 +99,7 @@ def _say_artefact(store: Store, manifest: Manifest) -> None:
         ("took", human_seconds(manifest.seconds)),
         ("created", manifest.created),
         ("digest", manifest.digest),
+        *([("source", manifest.source)] if manifest.source is not None else []),
         ("versions", ", ".join(f"{k} {v}" for k, v in manifest.versions.items())),
         ("folder", str(store.artefact_folder(manifest.kind, manifest.fingerprint))),
         *((f"input {name}", entry.reference) for name, entry in manifest.inputs.items()),

@@ -205,8 +205,16 @@ def test_a_fingerprint_covers_all_that_decides_the_bytes() -> None:
         fingerprint("vae", 1, {"a": {"x": 1, "y": 2}}, 1, {"trials": "d"}),
         fingerprint("vae", 1, {"a": {"x": 1, "y": 2}}, 0, {"trials": "e"}),
         fingerprint("vae", 1, {"a": {"x": 1, "y": 2}}, 0, {"trails": "d"}),
+        fingerprint("vae", 1, {"a": {"x": 1, "y": 2}}, 0, {"trials": "d"}, "s"),
+        fingerprint("vae", 1, {"a": {"x": 1, "y": 2}}, 0, {"trials": "d"}, "t"),
     ]
-    assert len({base, *others}) == 7
+    assert len({base, *others}) == 9
+
+
+def test_fingerprints_stay_what_they_are() -> None:
+    """Another value here would make every artefact that there is in the world anew."""
+    recipe = fingerprint("vae", 1, {"a": {"x": 1, "y": 2}}, 0, {"trials": "d"})
+    assert recipe == "cb33bad4f7938cdbbb60"
 
 
 def test_ids_are_any_unambiguous_prefix(store: Store) -> None:
