@@ -77,8 +77,9 @@ def test_another_version_of_a_stage(
     run_toy: RunToy, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_toy()
-    monkeypatch.setitem(VERSIONS, "train-vae", 2)
-    assert told(store)["train-vae"] == ("would run", "stage version 1 -> 2")
+    now = VERSIONS["train-vae"]
+    monkeypatch.setitem(VERSIONS, "train-vae", now + 1)
+    assert told(store)["train-vae"] == ("would run", f"stage version {now} -> {now + 1}")
 
 
 def test_a_refresh_leaves_the_rest_to_the_bytes(run_toy: RunToy, store: Store) -> None:
