@@ -63,6 +63,14 @@ def _problems(config: RunConfig, spec: Spec) -> Iterator[str]:
                 f"{section}.until_success needs a reward of two values, but {spec.name} has "
                 "another: set it to false"
             )
+    collect, relabel = config.collect, config.relabel
+    collected = collect.random_trials + collect.iterations * collect.trials_per_iteration
+    if relabel.skip_trials + (relabel.trials or 1) > collected:
+        yield (
+            f"relabel keeps {relabel.trials or 'all'} trials a task after the first "
+            f"{relabel.skip_trials}, but collect makes {collected}: lower relabel.trials or "
+            "relabel.skip_trials"
+        )
     decoder = config.vae.model.reward_decoder
     if decoder.enabled and decoder.likelihood != "squared-error" and spec.binary_reward is None:
         yield (

@@ -51,6 +51,8 @@ def test_policy_replaying_needs_two_tasks_in_every_group(
             ["vae.relabelling.whole_trials=1", "vae.relabelling.until_success=true"],
             "needs a reward of two values",
         ),
+        ("gridworld", ["relabel.trials=501"], "but collect makes 500: lower relabel.trials"),
+        ("gridworld", ["relabel.skip_trials=500"], "keeps all trials a task after the first 500"),
         ("point_robot", ["vae.model.reward_decoder.likelihood=bernoulli"], "use squared-error"),
         (
             "point_robot_sparse",
