@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from algorithms.memory import keep_freed_memory
 from datasets.errors import DiskFullError
 from stages.collect_groups import GroupJob, run_group
 from stages.context import Interrupted, StageContext
@@ -45,6 +46,7 @@ def run_groups(jobs: list[GroupJob], context: StageContext) -> Iterator[int]:
         return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
+    keep_freed_memory()
     try:
         for job in jobs:
             yield from run_group(job, context)
@@ -100,6 +102,7 @@ def _start_worker(stop: Any, counter: Any, checkpoints: str, seconds: float) -> 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and tells through `stop`
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    keep_freed_memory()
     _worker["counter"] = counter
     _worker["context"] = StageContext(
         Path(checkpoints), quiet=True, checkpoint_seconds=seconds, stop=stop

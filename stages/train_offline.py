@@ -30,6 +30,7 @@ from algorithms.divergence import not_finite
 from algorithms.errors import DivergenceError
 from algorithms.filtering import OnlineFilter
 from algorithms.learners.base import Batch, Learner
+from algorithms.memory import keep_freed_memory
 from algorithms.rollouts import MetaAgent, roll_out
 from algorithms.vae_files import load_vae
 from datasets.checkpoints import CheckpointFile
@@ -237,6 +238,7 @@ def train_offline(
         Interrupted: the user asked to stop; a checkpoint is saved.
     """
     torch.set_num_threads(context.threads)
+    keep_freed_memory()
     meta = read_json(inputs["hyper-states"] / "meta.json")
     evaluator = Evaluator(inputs["vae"], meta, seed, context.device)
     table = HyperStateTable.load(inputs["hyper-states"], config, context.device)
