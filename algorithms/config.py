@@ -69,21 +69,14 @@ class RelabellingConfig(FrozenConfig):
     )
     task_averaging: bool = Field(
         False,
-        description="trials that are wholly donors' decode the mean over all training tasks that "
-        "explain the rewards so far, not their own task alone",
+        description="decode the mean over all training tasks that explain the rewards so far, "
+        "not the trial's own task alone",
     )
 
     @model_validator(mode="after")
     def _check(self) -> RelabellingConfig:
         if self.enabled and self.until_success and not self.whole_trials:
             raise ValueError("until_success is about whole trials: set whole_trials above 0")
-        if not (self.enabled and self.task_averaging):
-            return self
-        if self.donors != "any-task" or not self.whole_trials:
-            raise ValueError(
-                "task_averaging needs behaviour that tells nothing of the task: set donors to "
-                "any-task and whole_trials above 0"
-            )
         return self
 
 

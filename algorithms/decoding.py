@@ -1,19 +1,21 @@
 r"""What the posteriors of a batch decode: which steps, and under which tasks' rewards.
 
 In the published method (BOReL, section 3.2) posterior i of a trial decodes the trial's own steps
-under its own task g: $\ell(r_s(g), f(m_i, x_s))$. With relabelled logs two things can be exchanged
-without changing what the best decoder is, the expectation under the posterior over tasks:
+under its own task g: $\ell(r_s(g), f(m_i, x_s))$. With rewards that can be recomputed, both can be
+exchanged:
 
 - `decoded_steps`: the steps are drawn from all logs. A task's own behaviour visits its own goal far
   more often than others do, so a decoder that sees only that learns "where a trial goes, the reward
   is"; steps that do not depend on the task remove that bias.
-- `task_averaging`: where a trial's behaviour is wholly donors', its history says of the task only
-  what its rewards say, so every training task that would have given the same rewards up to step i
-  is as likely as its own, and the loss of posterior i is averaged over them,
+- `task_averaging`: the loss of posterior i is averaged over all training tasks that would have
+  given the same rewards up to step i,
   $\frac{1}{|G_i|} \sum_{g' \in G_i} \ell(r_s(g'), f(m_i, x_s))$ with
-  $G_i = \{g' : r_t(g') = r_t,\ t \le i\}$. This is the loss's conditional expectation given the
-  history (Rao and Blackwell): the same minimum, without the noise of which task was drawn. On the
-  gridworld that noise hides for thousands of updates that visited cells are worth remembering.
+  $G_i = \{g' : r_t(g') = r_t,\ t \le i\}$. Where behaviour does not depend on the task this is
+  the loss's conditional expectation given the history (Rao and Blackwell): the same minimum,
+  without the noise of which task was drawn, which on the gridworld hides for thousands of updates
+  that visited cells are worth remembering. Where it does, in a log's own trials, what behaviour
+  tells of the task is left out of the targets, so the belief is the posterior given rewards alone
+  whatever is encoded: the one that is right for a policy which is not told its task.
 """
 
 from __future__ import annotations
@@ -25,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algorithms.config import RelabellingConfig
-from algorithms.relabelling import Relabelled
 from datasets.trials import Trials
 from environments.base import TaskFamily
 
@@ -65,7 +66,7 @@ def own_steps(trials: Trials) -> DecodedSteps:
 
 def choose_decoded(
     rng: np.random.Generator,
-    batch: Relabelled,
+    trials: Trials,
     own: Int64,
     table: Trials,
     pools: Sequence[Int64],
@@ -73,22 +74,22 @@ def choose_decoded(
     tasks: NDArray[np.float64],
     config: RelabellingConfig,
 ) -> DecodedSteps:
-    """What the batch's posteriors decode, as `config` asks.
+    """What the posteriors of a batch decode, as `config` asks.
 
-    own (B,) is the task of each trial, an index into tasks (N, task_dim); drawn steps come from
-    `table`'s trials in the pools.
+    trials are the B that are encoded, own (B,) the task of each, an index into tasks (N, task_dim);
+    drawn steps come from `table`'s trials in the pools.
     """
-    encoded = own_steps(batch.trials)
+    encoded = own_steps(trials)
     decoded = encoded
     if config.enabled and config.decoded_steps is not None:
         steps = _draw_steps(rng, table, np.concatenate(pools), len(own), config.decoded_steps)
         decoded = steps._replace(rewards=_rewards(family, steps, tasks[own][:, None]))
     if not (config.enabled and config.task_averaging):
         return decoded
-    weights = explaining(encoded, own, family, tasks)
-    weights[~batch.foreign] = np.eye(len(tasks), dtype=np.float32)[own[~batch.foreign], None]
-    rewards = _task_rewards(family, decoded, tasks)
-    return decoded._replace(average=TaskAverage(rewards, weights))
+    average = TaskAverage(
+        _task_rewards(family, decoded, tasks), explaining(encoded, own, family, tasks)
+    )
+    return decoded._replace(average=average)
 
 
 def explaining(

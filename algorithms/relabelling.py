@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,13 +122,6 @@ def relabel_rewards(
     return replace(trials, **joined, infos={})
 
 
-class Relabelled(NamedTuple):
-    """A batch of B trials under their own tasks' rewards."""
-
-    trials: Trials
-    foreign: NDArray[np.bool_]  # (B,) whether every episode is a donor's: none tells of the task
-
-
 def relabel_batch(
     rng: np.random.Generator,
     table: Trials,
@@ -139,20 +131,18 @@ def relabel_batch(
     family: TaskFamily,
     tasks: NDArray[np.float64],
     config: RelabellingConfig,
-) -> Relabelled:
+) -> Trials:
     """The trials `rows` of `table`, a share of them relabelled with donors from the pools.
 
     rows (B,) index table's trials, task_of_row (all trials,) gives a trial's task, an index into
     tasks (tasks, task_dim) and pools. Order is kept.
     """
     batch = table.select(rows)
-    foreign = np.zeros(len(rows), np.bool_)
     if not config.enabled:
-        return Relabelled(batch, foreign)
+        return batch
     own = task_of_row[rows]
     order = draw_targets(rng, len(rows), config.fraction)
     whole = order[draw_targets(rng, len(order), config.whole_trials)]
-    foreign[whole] = True
     relabelled = batch
     for places, lead in (
         (np.setdiff1d(order, whole), max(1, batch.episodes // 2)),
@@ -165,7 +155,7 @@ def relabel_batch(
             if config.until_success and lead == batch.episodes:
                 changed = _own_after_success(changed, selected, family.spec.binary_reward)
             relabelled = _merged(relabelled, places, changed)
-    return Relabelled(relabelled, foreign)
+    return relabelled
 
 
 def _donor_episodes(

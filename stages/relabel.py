@@ -152,7 +152,7 @@ def _with_copies(
         vectors = meta.tasks_train[[*donors, task]]
     table, rows = Trials.concatenate(parts), np.arange(trials.count)
     copies = [
-        relabel_batch(rng, table, rows, own, pools, family, vectors, config.relabelling).trials
+        relabel_batch(rng, table, rows, own, pools, family, vectors, config.relabelling)
         for _ in range(config.relabelled_copies)
     ]
     return Trials.concatenate([*parts[: config.original_trials], *copies])

@@ -76,9 +76,9 @@ class BatchSource:
         """The trials of those rows, relabelled, and what their posteriors decode."""
         table, config = self._table, self._config.relabelling
         rest = (pools, self._family, table.tasks, config)
-        batch = relabel_batch(rng, table.trials, rows, table.task_of_row, *rest)
+        trials = relabel_batch(rng, table.trials, rows, table.task_of_row, *rest)
         own = table.task_of_row[rows]
-        return batch.trials, choose_decoded(rng, batch, own, table.trials, *rest)
+        return trials, choose_decoded(rng, trials, own, table.trials, *rest)
 
     def _to_batch(self, trials: Trials, decoded: DecodedSteps) -> ElboBatch:
         likelihood = self._config.model.reward_decoder

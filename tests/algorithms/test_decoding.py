@@ -11,7 +11,7 @@ from algorithms.config import ElboConfig, RelabellingConfig
 from algorithms.decoding import choose_decoded, explaining, own_steps
 from algorithms.elbo import elbo
 from algorithms.elbo_batch import make_batch
-from algorithms.relabelling import Relabelled, relabel_batch
+from algorithms.relabelling import relabel_batch
 from datasets.trials import Trials
 from environments.base import TaskFamily
 from environments.registry import load_family
@@ -35,11 +35,11 @@ class Logs:
         self.config = config
         self.rng = np.random.default_rng(3)
 
-    def batch(self, rows: np.ndarray) -> Relabelled:
+    def batch(self, rows: np.ndarray) -> Trials:
         rest = (self.owner, self.pools, self.family, self.tasks, self.config)
         return relabel_batch(self.rng, self.table, rows, *rest)
 
-    def choose(self, batch: Relabelled, rows: np.ndarray):
+    def choose(self, batch: Trials, rows: np.ndarray):
         rest = (self.table, self.pools, self.family, self.tasks, self.config)
         return choose_decoded(self.rng, batch, self.owner[rows], *rest)
 
@@ -49,11 +49,11 @@ def test_a_trial_decodes_its_own_steps_by_default() -> None:
     batch = logs.batch(rows)
     decoded = logs.choose(batch, rows)
     assert decoded.average is None
-    flat = batch.trials.rewards.reshape(len(rows), -1)
+    flat = batch.rewards.reshape(len(rows), -1)
     np.testing.assert_array_equal(decoded.rewards, flat)
     np.testing.assert_array_equal(
         decoded.next_observations[:, :-1],
-        batch.trials.next_observations.reshape(len(rows), -1, 2)[:, :-1],
+        batch.next_observations.reshape(len(rows), -1, 2)[:, :-1],
     )
 
 
@@ -83,9 +83,9 @@ def test_explaining_weights_are_the_exact_posterior_of_the_gridworld() -> None:
     """All 21 goals are tasks there, so the average is over the exact Bayes posterior."""
     logs, rows = Logs("gridworld", AVERAGED), np.arange(100)
     batch = logs.batch(rows)
-    weights = explaining(own_steps(batch.trials), logs.owner[rows], logs.family, logs.tasks)
-    cells = logs.family.cell(batch.trials.next_observations).reshape(len(rows), -1)
-    exact = logs.family.posterior(cells, batch.trials.rewards.reshape(len(rows), -1))
+    weights = explaining(own_steps(batch), logs.owner[rows], logs.family, logs.tasks)
+    cells = logs.family.cell(batch.next_observations).reshape(len(rows), -1)
+    exact = logs.family.posterior(cells, batch.rewards.reshape(len(rows), -1))
     goals = logs.family.cell(logs.tasks.astype(np.float32))
     np.testing.assert_allclose(weights, exact[..., goals], atol=1e-6)
 
@@ -95,9 +95,9 @@ def test_explaining_weights_match_the_definition(name: str) -> None:
     logs, rows = Logs(name, AVERAGED), np.arange(0, 100, 9)
     batch = logs.batch(rows)
     own = logs.owner[rows]
-    weights = explaining(own_steps(batch.trials), own, logs.family, logs.tasks)
+    weights = explaining(own_steps(batch), own, logs.family, logs.tasks)
     for b in range(len(rows)):
-        trial = batch.trials.select(np.array([b]))
+        trial = batch.select(np.array([b]))
         fits = np.ones(len(logs.tasks), bool)
         for i in range(trial.steps + 1):
             np.testing.assert_allclose(weights[b, i], fits / fits.sum(), atol=1e-6)
@@ -115,17 +115,17 @@ def test_explaining_weights_match_the_definition(name: str) -> None:
         assert weights[b, -1, own[b]] > 0
 
 
-def test_trials_with_behaviour_of_their_own_keep_their_own_task() -> None:
-    config = AVERAGED.model_copy(update={"whole_trials": 0.5})
-    logs, rows = Logs("gridworld", config), np.arange(0, 100, 5)
-    batch = logs.batch(rows)
-    average = logs.choose(batch, rows).average
+def test_behaviour_tells_nothing_even_in_the_logs_own_trials() -> None:
+    """A trial heads for its goal from the first step; all goals are as likely until a reward."""
+    logs, rows = Logs("gridworld", AVERAGED.model_copy(update={"fraction": 0.0})), np.arange(100)
+    trials = logs.batch(rows)
+    np.testing.assert_array_equal(trials.actions, logs.table.actions[rows])
+    average = logs.choose(trials, rows).average
     assert average is not None
-    own = np.eye(21)[logs.owner[rows]]
-    np.testing.assert_array_equal(
-        average.weights[~batch.foreign], np.repeat(own[~batch.foreign, None], 33, 1)
-    )
-    assert (average.weights[batch.foreign].max(-1) < 1).any()
+    np.testing.assert_allclose(average.weights[:, 0], 1 / 21)
+    unfound = (trials.rewards.reshape(100, -1)[:, :3] < 0).all(1)
+    assert unfound.any()
+    assert (average.weights[unfound, 3].max(-1) <= 1 / 17).all()
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_the_averaged_loss_is_the_mean_of_the_tasks_losses(name: str, likelihood
     posteriors = torch.tensor([[0, 7, 32], [3, 3, 20]])
 
     def loss(chosen) -> torch.Tensor:
-        made = make_batch(batch.trials, logs.family, reward, "cpu", chosen)
+        made = make_batch(batch, logs.family, reward, "cpu", chosen)
         return elbo(vae, made, noise, ElboConfig(), posteriors).loss
 
     losses = [
@@ -183,4 +183,4 @@ def test_nothing_is_drawn_where_relabelling_is_off() -> None:
     decoded = logs.choose(batch, rows)
     assert decoded.average is None
     np.testing.assert_array_equal(decoded.rewards, logs.table.rewards[rows].reshape(4, -1))
-    assert isinstance(batch.trials, Trials)
+    assert isinstance(batch, Trials)
