@@ -1,15 +1,28 @@
-"""What no run needs any more, and what killed processes left behind."""
+"""What no run needs any more, and what killed processes left behind.
+
+A run on record needs its artefacts, all that they were made from, and the checkpoint that it was
+stopped at. Other checkpoints may be of a run whose settings were changed and may be changed back,
+so they are kept for a week after they were last written to.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.manifest import MANIFEST
-from pipeline.records import list_records
+from pipeline.records import RunRecord, list_records
+from pipeline.reporting import report_runs
 from pipeline.store import KINDS, Store, lock_name
+
+KEPT_DAYS = 7
+_DAY = 24 * 3600 * 10**9  # nanoseconds
+
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -19,6 +32,7 @@ class Garbage:
     path: Path
     reason: str
     lock: str | None  # which must be free; None: nobody can want it
+    written: int | None = None  # when last; written to since, it is not garbage. None: no matter
 
     @property
     def size(self) -> int:
@@ -41,20 +55,17 @@ def sweep(store: Store) -> None:
 
 def find_garbage(store: Store, forgotten: frozenset[str] = frozenset()) -> list[Garbage]:
     """Everything that no record leads to (those `forgotten` aside); nothing is deleted yet."""
-    needed = _needed(store, forgotten)
-    found = list(_left_overs(store))
-    for kind, name in store.all_keys():
-        if (kind, name) not in needed:
-            path = store.artefact_folder(kind, name)
-            found.append(Garbage(path, "no run uses it", lock_name(kind, name)))
-    keys = set(store.all_keys())
-    for path in _entries(store, "logs"):
-        key = _key(path.name)
-        if key is not None and key not in needed:
-            reason = "log of an artefact that no run uses" if key in keys else "log of nothing"
-            if key in keys or not store.checkpoint_folder(*key).exists():
-                found.append(Garbage(path, reason, lock_name(*key)))
-    return found
+    records = list_records(store)
+    kept = [record for record in records if record.name not in forgotten]
+    needed = _needed(store, kept)
+    checkpoints = list(_unfinished(store, needed, _needed(store, records)))
+    return [
+        *_left_overs(store),
+        *_artefacts(store, needed),
+        *checkpoints,
+        *_logs(store, needed, {item.path for item in checkpoints}),
+        *_reports(store, {record.name for record in kept}),
+    ]
 
 
 def remove(store: Store, item: Garbage) -> bool:
@@ -66,14 +77,20 @@ def remove(store: Store, item: Garbage) -> bool:
     try:
         if not lock.try_exclusive():
             return False
-        if item.path.parent.parent.name == "artefacts" and item.path.exists():
-            store.discard(item.path)  # gone in one step, so nobody sees half an artefact
+        if item.written is not None and _written(item.path) != item.written:
+            return False
+        if _is_seen_whole(store, item.path) and item.path.exists():
+            store.discard(item.path)  # gone in one step, so nobody sees half of it
             store.empty_trash()
         else:
             _delete(item.path)
         return True
     finally:
         lock.release()
+
+
+def _is_seen_whole(store: Store, path: Path) -> bool:
+    return path.relative_to(store.root).parts[0] in ("artefacts", "reports")
 
 
 def _left_overs(store: Store) -> Iterator[Garbage]:
@@ -88,7 +105,58 @@ def _left_overs(store: Store) -> Iterator[Garbage]:
             yield Garbage(path, "checkpoint of a finished artefact", lock_name(*key))
 
 
-def _finished(store: Store, key: tuple[str, str], checkpoints: Path) -> bool:
+def _artefacts(store: Store, needed: set[Key]) -> Iterator[Garbage]:
+    for key in store.all_keys():
+        if key not in needed:
+            yield Garbage(store.artefact_folder(*key), "no run uses it", lock_name(*key))
+
+
+def _unfinished(store: Store, needed: set[Key], with_forgotten: set[Key]) -> Iterator[Garbage]:
+    """Checkpoints of what was never finished and no run on record would go on with."""
+    for path in _entries(store, ".checkpoints"):
+        key = _key(path.name)
+        if key is None or key in needed or _finished(store, key, path):
+            continue
+        written = _written(path)
+        if key in with_forgotten:
+            yield Garbage(path, "checkpoint of a forgotten run", lock_name(*key), written)
+        elif time.time_ns() - written > KEPT_DAYS * _DAY:
+            reason = f"checkpoint, not written to for {KEPT_DAYS} days"
+            yield Garbage(path, reason, lock_name(*key), written)
+
+
+def _logs(store: Store, needed: set[Key], unfinished: set[Path]) -> Iterator[Garbage]:
+    """Logs of artefacts that no run uses, and of builds that nobody goes on with."""
+    keys = set(store.all_keys())
+    for path in _entries(store, "logs"):
+        key = _key(path.name)
+        if key is None or key in needed:
+            continue
+        checkpoint = store.checkpoint_folder(*key)
+        if key in keys:
+            yield Garbage(path, "log of an artefact that no run uses", lock_name(*key))
+        elif checkpoint in unfinished or not checkpoint.exists():
+            yield Garbage(path, "log of nothing", lock_name(*key))
+
+
+def _reports(store: Store, names: set[str]) -> Iterator[Garbage]:
+    """Pages none of whose runs is on record.
+
+    A page that does not say whose it is, as those made before, is its run's by name or is kept.
+    """
+    for path in _entries(store, "reports"):
+        by_name = [path.name] if re.search(r"-seed[0-9]+$", path.name) else []
+        runs = report_runs(path) or by_name
+        if runs and not names & set(runs):
+            yield Garbage(path, "report of forgotten runs", f"report-{path.name}")
+
+
+def _written(folder: Path) -> int:
+    """When a folder or anything in it was last written to, in nanoseconds."""
+    return max(entry.lstat().st_mtime_ns for entry in (folder, *folder.rglob("*")))
+
+
+def _finished(store: Store, key: Key, checkpoints: Path) -> bool:
     """Whether the artefact was committed after the checkpoint; a refresh under way is younger."""
     manifest = store.artefact_folder(*key) / MANIFEST
     if not manifest.is_file():
@@ -97,16 +165,17 @@ def _finished(store: Store, key: tuple[str, str], checkpoints: Path) -> bool:
     return max(times, default=0) <= manifest.stat().st_mtime_ns
 
 
-def _needed(store: Store, forgotten: frozenset[str]) -> set[tuple[str, str]]:
-    """Keys of all artefacts that records name, and of what those were made from."""
+def _needed(store: Store, records: Sequence[RunRecord]) -> set[Key]:
+    """Keys of all artefacts that these name or would go on making, and of what went into them."""
     open_keys = [
         (kind, name)
-        for record in list_records(store)
-        if record.name not in forgotten
-        for kind, _, name in (ref.partition("/") for ref in record.artefacts.values())
+        for record in records
+        for kind, _, name in (
+            reference.partition("/") for reference in (*record.artefacts.values(), record.building)
+        )
         if kind in KINDS
     ]
-    needed: set[tuple[str, str]] = set()
+    needed: set[Key] = set()
     while open_keys:
         key = open_keys.pop()
         if key in needed:
@@ -123,7 +192,7 @@ def _entries(store: Store, folder: str) -> list[Path]:
     return sorted(path.iterdir()) if path.is_dir() else []
 
 
-def _key(name: str) -> tuple[str, str] | None:
+def _key(name: str) -> Key | None:
     """The key in a name such as `hyper-states-<fingerprint>[-<unique>]`."""
     for kind in KINDS:
         if name.startswith(f"{kind}-"):

@@ -33,6 +33,7 @@ class RunRecord:
     created: str = ""  # UTC, ISO 8601
     command: str = ""  # makes it again
     runtime: Mapping[str, Any] = field(default_factory=dict)  # device and threads; {} in old ones
+    building: str = ""  # `kind/fingerprint` of what it makes, or would go on making
 
     @property
     def stem(self) -> str:

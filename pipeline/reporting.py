@@ -45,17 +45,19 @@ def write_run_report(
     digest = hashlib.sha256(
         json.dumps([VERSION, asdict(request)], sort_keys=True, default=str).encode()
     ).hexdigest()
+    runs = [record.name for record in records]
     folder = store.folder("reports") / name
     temporary = store.folder(".tmp") / f"report-{name}"
     lock = store.lock(temporary.name)
     lock.wait_exclusive()
     try:
-        if refresh or not _current(folder, digest):
+        if refresh or not _current(folder, digest, runs):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             write_report(request, temporary)
             contents = content_digest(scan(temporary))
-            write_json(temporary / STAMP, {"request": digest, "contents": contents})
+            stamp = {"request": digest, "contents": contents, "runs": runs}
+            write_json(temporary / STAMP, stamp)
             if folder.exists():
                 store.discard(folder)
             temporary.rename(folder)
@@ -82,12 +84,22 @@ def report_request(store: Store, records: Sequence[RunRecord], name: str) -> Rep
     )
 
 
-def _current(folder: Path, digest: str) -> bool:
-    """Whether a page of exactly this request lies there, undamaged."""
+def report_runs(folder: Path) -> list[str]:
+    """The runs that a page is of, as its stamp says; none if it says nothing."""
+    try:
+        runs = read_json(folder / STAMP)["runs"]
+    except (DataError, OSError, KeyError, TypeError):
+        return []
+    return [run for run in runs if isinstance(run, str)] if isinstance(runs, list) else []
+
+
+def _current(folder: Path, digest: str, runs: list[str]) -> bool:
+    """Whether a page of exactly this request and these runs lies there, undamaged."""
     try:
         stamp = read_json(folder / STAMP)
         files = {name: entry for name, entry in scan(folder).items() if name != STAMP}
-        return bool(stamp == {"request": digest, "contents": content_digest(files)})
+        contents = content_digest(files)
+        return bool(stamp == {"request": digest, "contents": contents, "runs": runs})
     except (DataError, OSError):
         return False
 

@@ -134,6 +134,8 @@ def execute(
                 raise Interrupted(f"stopped before {step.name}")
             recipe = step.recipe(request.seed, made, request.labels)
             refresh = step.stage in request.refresh
+            record = replace(record, building=recipe.reference)
+            write_record(store, record)  # from here on `gc` spares the step's checkpoints
             made[step.name] = call(
                 StageCall(step, recipe, store, refresh, request.runtime, stop, keep)
             )
@@ -142,7 +144,7 @@ def execute(
             if on_step is not None:
                 on_step(step, made[step.name])
         references = {name: artefact.reference for name, artefact in made.items()}
-        record = replace(record, artefacts=references, status="complete")
+        record = replace(record, artefacts=references, status="complete", building="")
         write_record(store, record)
     store.empty_trash()
     return RunResult(record, made)

@@ -29,12 +29,12 @@ def main(options: argparse.Namespace) -> int:
     store = Store(default_root())
     for run in options.forget:
         read_record(store, run)
+    garbage = find_garbage(store, frozenset(options.forget))
     if not options.dry_run:
-        for run in options.forget:
+        for run in dict.fromkeys(options.forget):
             delete_record(store, run)
-    forgotten = frozenset(options.forget if options.dry_run else ())
     rows, total = [], 0
-    for item in find_garbage(store, forgotten):
+    for item in garbage:
         size = item.size
         gone = True if options.dry_run else remove(store, item)
         name = item.path.relative_to(store.root)

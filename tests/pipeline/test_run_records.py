@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,10 @@ from conftest import RunToy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datasets.files import write_json
 from pipeline.building import Recipe, obtain
+from pipeline.cli import main
+from pipeline.commands.report import write
 from pipeline.errors import ConfigError, StoreError
 from pipeline.garbage import find_garbage, remove, sweep, tree_size
 from pipeline.records import (
@@ -24,7 +29,9 @@ from pipeline.records import (
     run_name,
     write_record,
 )
-from pipeline.store import Store, lock_name
+from pipeline.run import StageCall, call_directly
+from pipeline.store import Artefact, Store, lock_name
+from stages.context import Interrupted
 
 
 def test_names_of_runs() -> None:
@@ -166,6 +173,123 @@ def test_only_the_checkpoints_of_finished_artefacts_are_swept(
     sweep(store)
     assert not finished.exists()
     assert running.exists()
+
+
+def aged(folder: Path, days: float) -> Path:
+    """The folder with one file in it, both last written to so many days ago."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cursor").write_text("12")
+    then = time.time_ns() - int(days * 24 * 3600e9)
+    for path in (folder / "cursor", folder):
+        os.utime(path, ns=(then, then))
+    return folder
+
+
+def test_old_checkpoints_of_nothing_go_and_young_ones_stay(store: Store) -> None:
+    old, young = (store.checkpoint_folder("vae", digit * 20) for digit in "01")
+    aged(old, 7.1)
+    aged(young, 6.9)
+    for folder in (store.log_folder("vae", digit * 20) for digit in "01"):
+        aged(folder, 30)
+    sweep(store)  # what every run begins with
+    assert old.exists()
+    found = {item.path: item for item in find_garbage(store)}
+    assert set(found) == {old, store.log_folder("vae", "0" * 20)}
+    assert found[old].reason == "checkpoint, not written to for 7 days"
+    assert all(remove(store, item) for item in found.values())
+    assert [path.name for path in (store.root / ".checkpoints").iterdir()] == [young.name]
+    assert find_garbage(store) == []
+
+
+def test_a_checkpoint_that_a_live_process_has_is_kept(store: Store) -> None:
+    folder = aged(store.checkpoint_folder("vae", "0" * 20), 30)
+    lock = store.lock(folder.name)
+    assert lock.try_exclusive()
+    (item,) = find_garbage(store)
+    assert not remove(store, item)
+    lock.release()
+    (folder / "cursor").write_text("13")  # someone went on from it and stopped meanwhile
+    assert not remove(store, item)
+    assert folder.exists()
+    assert find_garbage(store) == []
+
+
+def stopped_run(run_toy: RunToy, store: Store) -> tuple[RunRecord, Path]:
+    """The record of a run stopped in train-vae, and the checkpoint that it would go on from."""
+    stop = threading.Event()
+    with pytest.raises(Interrupted):
+        run_toy(stop=stop, call=lambda call: stop_in("train-vae", call, stop))
+    record = read_record(store, "toy-seed0")
+    return record, aged(store.checkpoint_folder(*store.parse(record.building)), 100)
+
+
+def stop_in(step: str, call: StageCall, stop: threading.Event) -> Artefact:
+    """Carry a step out, but have it stopped if it is that one."""
+    if call.step.name == step:
+        stop.set()
+    return call_directly(call)
+
+
+def test_a_stopped_run_keeps_its_checkpoint_however_old(run_toy: RunToy, store: Store) -> None:
+    record, checkpoint = stopped_run(run_toy, store)
+    assert (record.status, list(record.artefacts)) == ("unfinished", ["collect"])
+    assert record.building.startswith("vae/")
+    assert find_garbage(store) == []
+    assert run_toy().record.building == ""
+    assert not checkpoint.exists()
+    assert find_garbage(store) == []
+
+
+def test_a_forgotten_run_leaves_no_checkpoint(run_toy: RunToy, store: Store) -> None:
+    record, checkpoint = stopped_run(run_toy, store)
+    aged(checkpoint, 0)
+    found = find_garbage(store, frozenset([record.name]))
+    assert {item.path.name: item.reason for item in found} == {
+        record.artefacts["collect"].partition("/")[2]: "no run uses it",
+        checkpoint.name: "checkpoint of a forgotten run",
+    }
+    assert main(["gc", "--forget", record.name]) == 0
+    assert not checkpoint.exists()
+
+
+def report_page(store: Store, name: str, runs: list[str] | None) -> Path:
+    """A page's folder; `runs` None: from before pages said whose they are."""
+    folder = store.folder("reports") / name
+    folder.mkdir()
+    (folder / "index.html").write_text("page")
+    stamp = {"request": "", "contents": ""}
+    write_json(folder / "stamp.json", stamp if runs is None else {**stamp, "runs": runs})
+    return folder
+
+
+def test_reports_go_with_the_last_of_their_runs(store: Store) -> None:
+    for name in ("a-seed0", "a-seed1", "b"):
+        write_record(store, record(name))
+    kept = [
+        report_page(store, "a", ["a-seed0", "a-seed2"]),
+        report_page(store, "a-seed0", None),
+        report_page(store, "chosen", None),  # may be of any run
+    ]
+    gone = [report_page(store, "c-seed0", None), report_page(store, "mine", ["c-seed0"])]
+    found = find_garbage(store)
+    assert {item.path for item in found} == set(gone)
+    assert {item.reason for item in found} == {"report of forgotten runs"}
+    lock = store.lock("report-mine")
+    assert lock.try_exclusive()  # being drawn at this moment
+    assert [remove(store, item) for item in found] == [True, False]
+    lock.release()
+    assert all(remove(store, item) for item in find_garbage(store))
+    assert sorted((store.root / "reports").iterdir()) == sorted(kept)
+    assert list((store.root / ".trash").iterdir()) == []
+
+
+def test_a_page_says_whose_it_is(run_toy: RunToy, store: Store) -> None:
+    for seed in (0, 1):
+        run_toy(seed=seed)
+    folder = write(store, ["toy-seed0", "toy-seed1"], "both").parent
+    delete_record(store, "toy-seed0")
+    assert folder not in [item.path for item in find_garbage(store)]
+    assert folder in [item.path for item in find_garbage(store, frozenset(["toy-seed1"]))]
 
 
 def test_sizes(tmp_path: Path) -> None:
