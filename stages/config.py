@@ -116,6 +116,9 @@ class OfflineConfig(FrozenConfig):
     use_belief_rewards: bool = Field(
         False, description="learn from R+ instead of the log's rewards"
     )
+    n_steps: PositiveInt = Field(
+        1, description="steps a target looks ahead before it bootstraps, uncorrected"
+    )
     normalise: bool = Field(True, description="scale hyper-states by the data's mean and deviation")
     updates: PositiveInt = Field(50_000, description="gradient steps")
     batch_size: PositiveInt = Field(1024, description="transitions a step, over all tasks")

@@ -30,14 +30,19 @@ class HyperStateTable:
     """All transitions, trial after trial, task after task.
 
     rows (trials * (T + 1), S); actions (trials * T, act), or (trials * T,) int64 if discrete;
-    rewards, continues (trials * T,); steps is T.
+    rewards, continues (trials * T,); leaps (T,) how many steps later the next hyper-state lies.
     """
 
     rows: Tensor
     actions: Tensor
     rewards: Tensor
     continues: Tensor
-    steps: int
+    leaps: Tensor
+
+    @property
+    def steps(self) -> int:
+        """T, steps of a trial."""
+        return len(self.leaps)
 
     @classmethod
     def load(cls, folder: Path, config: OfflineConfig, device: str) -> HyperStateTable:
@@ -60,13 +65,19 @@ class HyperStateTable:
         actions = data["actions"].reshape(-1, data["actions"].shape[-1])
         if actions.dtype.kind in "iu":
             actions = actions[:, 0].astype(np.int64)
-        terminations = torch.from_numpy(data["terminations"].reshape(-1))
+        steps = store.layout.episodes * store.layout.horizon
+        rewards, continues, leaps = n_step(
+            torch.from_numpy(data[reward].reshape(-1, steps)),
+            1.0 - torch.from_numpy(data["terminations"].reshape(-1, steps)).float(),
+            config.n_steps,
+            config.learner.discount,
+        )
         return cls(
             rows=torch.from_numpy(_rows(data)).to(device),
             actions=torch.from_numpy(actions).to(device),
-            rewards=torch.from_numpy(data[reward].reshape(-1)).to(device),
-            continues=(1.0 - terminations.float()).to(device),
-            steps=store.layout.episodes * store.layout.horizon,
+            rewards=rewards.reshape(-1).to(device),
+            continues=continues.reshape(-1).to(device),
+            leaps=leaps.to(device),
         )
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
@@ -75,14 +86,15 @@ class HyperStateTable:
             len(self.rewards), (size,), generator=generator, device=self.rewards.device
         )
         trial = torch.div(drawn, self.steps, rounding_mode="floor")
-        here = drawn + trial
+        here, step = drawn + trial, drawn - trial * self.steps
+        leap = self.leaps.index_select(0, step)
         # the action that follows; at a trial's end there is none, and the last one stands in
-        following = torch.where(drawn % self.steps == self.steps - 1, drawn, drawn + 1)
+        following = drawn + torch.minimum(leap, self.steps - 1 - step)
         return Batch(
             states=self.rows.index_select(0, here)[None],
             actions=self.actions.index_select(0, drawn)[None],
             rewards=self.rewards.index_select(0, drawn)[None],
-            next_states=self.rows.index_select(0, here + 1)[None],
+            next_states=self.rows.index_select(0, here + leap)[None],
             continues=self.continues.index_select(0, drawn)[None],
             next_actions=self.actions.index_select(0, following)[None],
         )
@@ -98,6 +110,36 @@ class HyperStateTable:
             torch.stack(means).float(),
             torch.stack(deviations).float().clamp_min(SMALLEST_DEVIATION),
         )
+
+
+def n_step(
+    rewards: Tensor, continues: Tensor, steps: int, discount: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""n-step returns of trials: what a one-step update rule needs to make n-step targets.
+
+    :math:`R_t = \sum_{k=0}^{m-1} \gamma^k c_{t:t+k} r_{t+k}` and
+    :math:`C_t = \gamma^{m-1} c_{t:t+m}`, so that :math:`R_t + \gamma C_t V(s_{t+m})` is the target,
+    where m = min(n, T - t) and :math:`c_{i:j}` is the product of the continues from i up to j. They
+    are not corrected for what the log's behaviour did in between (Hessel et al., AAAI 2018).
+
+    Args:
+        rewards: (trials, T).
+        continues: (trials, T), 1 - termination.
+        steps: n.
+        discount: gamma.
+
+    Returns:
+        R and C, (trials, T), and m, (T,) int64.
+    """
+    length = rewards.shape[1]
+    leaps = torch.arange(length, 0, -1, device=rewards.device).clamp(max=steps)
+    returns, factors = rewards.clone(), continues.clone()
+    for k in range(1, min(steps, length)):
+        reached = length - k  # steps that have a k-th step after them
+        returns[:, :reached] += discount**k * factors[:, :reached] * rewards[:, k:]
+        factors[:, :reached] *= continues[:, k:]
+    factors *= discount ** (leaps - 1).to(factors.dtype)
+    return returns, factors, leaps
 
 
 def _rows(data: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from datasets.hyper_state_layout import HyperStateLayout
 from datasets.hyper_states import HyperStateWriter
 from stages.config import OfflineConfig
 from stages.errors import StageError
-from stages.hyper_state_table import HyperStateTable
+from stages.hyper_state_table import HyperStateTable, n_step
 
 TASKS, TRIALS, K, H, L = 2, 3, 2, 4, 2
 T = K * H
@@ -126,3 +126,32 @@ def test_moments_are_those_of_all_rows(tmp_path: Path) -> None:
     expected = rows.std(0, ddof=1)
     expected[2] = 1e-4
     np.testing.assert_allclose(deviation, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 20])
+def test_n_step_targets_are_the_definitions(steps: int) -> None:
+    """A loop over every step: rewards until n, the trial's end or a termination, then the value."""
+    draw, discount = torch.Generator().manual_seed(0), 0.9
+    rewards = torch.randn(5, T, generator=draw)
+    continues = (torch.rand(5, T, generator=draw) > 0.2).float()
+    values = torch.randn(5, T + 1, generator=draw)
+    returns, factors, leaps = n_step(rewards, continues, steps, discount)
+    for trial, t in product(range(5), range(T)):
+        target, alive, k = 0.0, 1.0, 0
+        while k < steps and t + k < T:
+            target += alive * discount**k * float(rewards[trial, t + k])
+            alive *= float(continues[trial, t + k])
+            k += 1
+        assert leaps[t] == k
+        target += alive * discount**k * float(values[trial, t + k])
+        found = returns[trial, t] + discount * factors[trial, t] * values[trial, t + k]
+        assert float(found) == pytest.approx(target, abs=1e-5)
+
+
+def test_n_step_transitions_lead_to_the_hyper_state_n_steps_later(tmp_path: Path) -> None:
+    write_store(tmp_path)
+    table = HyperStateTable.load(tmp_path, OfflineConfig(n_steps=3), "cpu")
+    batch = table.sample(500, torch.Generator().manual_seed(0))
+    before, after = batch.states[0, :, -1], batch.next_states[0, :, -1]
+    left = T - before % 100
+    torch.testing.assert_close(after - before, left.clamp(max=3))
