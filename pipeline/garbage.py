@@ -7,12 +7,15 @@ so they are kept for a week after they were last written to.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from pipeline.manifest import MANIFEST
 from pipeline.records import RunRecord, list_records
@@ -44,7 +47,7 @@ def tree_size(path: Path) -> int:
     """Bytes of all files below a folder, or of one file."""
     if path.is_file():
         return path.stat().st_size
-    return sum(entry.lstat().st_size for entry in path.rglob("*") if entry.is_file())
+    return sum(stat.st_size for stat in _stats_below(path) if S_ISREG(stat.st_mode))
 
 
 def sweep(store: Store) -> None:
@@ -66,6 +69,17 @@ def find_garbage(store: Store, forgotten: frozenset[str] = frozenset()) -> list[
         *_logs(store, needed, {item.path for item in checkpoints}),
         *_reports(store, {record.name for record in kept}),
     ]
+
+
+def in_use(store: Store, item: Garbage) -> bool:
+    """Whether a live process holds its key at this moment; creates and changes nothing."""
+    if item.lock is None or not store.lock_file(item.lock).exists():
+        return False
+    lock = store.lock(item.lock)
+    try:
+        return not lock.try_exclusive()
+    finally:
+        lock.release()
 
 
 def remove(store: Store, item: Garbage) -> bool:
@@ -153,7 +167,7 @@ def _reports(store: Store, names: set[str]) -> Iterator[Garbage]:
 
 def _written(folder: Path) -> int:
     """When a folder or anything in it was last written to, in nanoseconds."""
-    return max(entry.lstat().st_mtime_ns for entry in (folder, *folder.rglob("*")))
+    return max([folder.lstat().st_mtime_ns, *(s.st_mtime_ns for s in _stats_below(folder))])
 
 
 def _finished(store: Store, key: Key, checkpoints: Path) -> bool:
@@ -161,8 +175,16 @@ def _finished(store: Store, key: Key, checkpoints: Path) -> bool:
     manifest = store.artefact_folder(*key) / MANIFEST
     if not manifest.is_file():
         return False
-    times = [entry.lstat().st_mtime_ns for entry in checkpoints.rglob("*")]
+    times = [stat.st_mtime_ns for stat in _stats_below(checkpoints)]
     return max(times, default=0) <= manifest.stat().st_mtime_ns
+
+
+def _stats_below(folder: Path) -> Iterator[os.stat_result]:
+    """Of everything in a folder, but for what a live process takes away meanwhile."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            with suppress(FileNotFoundError):
+                yield (Path(parent) / name).lstat()
 
 
 def _needed(store: Store, records: Sequence[RunRecord]) -> set[Key]:

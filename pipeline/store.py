@@ -98,7 +98,12 @@ class Store:
 
     def lock(self, name: str) -> KeyLock:
         """The lock of that name (see `lock_name`), not yet taken."""
-        return KeyLock(self.folder(".locks") / f"{name}.lock")
+        self.folder(".locks")
+        return KeyLock(self.lock_file(name))
+
+    def lock_file(self, name: str) -> Path:
+        """Where that lock lies, if anyone has asked for it yet."""
+        return self.root / ".locks" / f"{name}.lock"
 
     def inspect(self, kind: str, fingerprint: str, data: bool = True) -> Finding:
         """What lies at a key; `data` false leaves the data files unread (no proof of wholeness)."""

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Forget runs, collect garbage, say how much room that made."""
-    from pipeline.garbage import find_garbage, remove
+    from pipeline.garbage import find_garbage, in_use, remove
     from pipeline.records import delete_record, read_record
     from pipeline.store import Store, default_root
 
@@ -36,7 +36,7 @@ def main(options: argparse.Namespace) -> int:
     rows, total = [], 0
     for item in garbage:
         size = item.size
-        gone = True if options.dry_run else remove(store, item)
+        gone = not in_use(store, item) if options.dry_run else remove(store, item)
         name = item.path.relative_to(store.root)
         rows.append((str(name), human_size(size), item.reason if gone else "in use, kept"))
         total += size if gone else 0

@@ -114,14 +114,18 @@ def test_inputs_of_what_a_run_needs_are_needed(run_toy: RunToy, store: Store) ->
     assert find_garbage(store) == []
 
 
-def test_what_is_in_use_is_kept(store: Store) -> None:
+def test_what_is_in_use_is_kept(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     def make(folder: Path) -> None:
         (folder / "data").touch()
 
     lease = obtain(store, Recipe("vae", "train-vae", 1, {}, 0), make)
     (item,) = find_garbage(store)
+    assert main(["gc", "--dry-run"]) == 0
+    assert "in use, kept" in capsys.readouterr().out
     assert not remove(store, item)
     lease.close()
+    assert main(["gc", "--dry-run"]) == 0
+    assert "no run uses it" in capsys.readouterr().out
     assert remove(store, item)
     assert find_garbage(store) == []
 
@@ -212,6 +216,23 @@ def test_a_checkpoint_that_a_live_process_has_is_kept(store: Store) -> None:
     assert not remove(store, item)
     assert folder.exists()
     assert find_garbage(store) == []
+
+
+def test_files_may_vanish_while_garbage_is_looked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live process replaces its checkpoint at any moment."""
+    folder = aged(store.checkpoint_folder("vae", "0" * 20), 30)
+    lstat = Path.lstat
+
+    def vanishing(path: Path) -> os.stat_result:
+        if path.name == "cursor":
+            raise FileNotFoundError(path)
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", vanishing)
+    (item,) = find_garbage(store)
+    assert (item.path, item.size) == (folder, 0)
 
 
 def stopped_run(run_toy: RunToy, store: Store) -> tuple[RunRecord, Path]:
