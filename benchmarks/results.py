@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from datasets.files import write_atomically
+from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.presets import load_config
 from pipeline.records import RunRecord, list_records
@@ -39,14 +43,31 @@ row has no complete runs yet.
 
 
 def is_current(record: RunRecord) -> bool:
-    """Whether the run is complete, of a plain preset, and of that preset as it stands today."""
+    """Whether the run is complete, of a plain preset, and of that preset as it stands today.
+
+    A setting that did not exist when it was recorded has its default, as it had then; one that
+    exists no more must have been off.
+    """
     if record.status != "complete" or record.overrides:
         return False
     try:
         preset = load_config(record.preset)
-    except ConfigError:
+        known = without_dropped(dict(record.config), preset.config.model_dump(mode="json"))
+        recorded = RunConfig.model_validate_json(json.dumps(known))
+    except (ConfigError, ValidationError):
         return False
-    return dict(record.config) == preset.config.model_dump(mode="json")
+    return recorded == preset.config
+
+
+def without_dropped(recorded: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded settings but for those that are unknown today and were off."""
+    return {
+        name: without_dropped(value, known[name])
+        if isinstance(value, dict) and isinstance(known.get(name), dict)
+        else value
+        for name, value in recorded.items()
+        if value or name in known
+    }
 
 
 def markdown(rows: Sequence[ScoreRow]) -> str:
