@@ -141,7 +141,7 @@ def test_bad_files_are_refused_in_one_line_and_at_once(case: str, tmp_path: Path
     begun = time.process_time()
     with pytest.raises(ConfigError, match=message) as caught:
         read_document(path, "a.yaml")
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 5  # of CPU; a tenth of it on a quiet machine
     assert "\n" not in str(caught.value)
     assert str(caught.value).isascii()
 
