@@ -59,8 +59,20 @@ class RelabellingConfig(FrozenConfig):
     )
     until_success: bool = Field(
         False,
-        description="in whole trials donors act up to the episode of the first high reward, the "
-        "task's own agent in later ones",
+        description="in whole trials donors act up to the episode (or piece) of the first high "
+        "reward, the task's own agent in later ones",
+    )
+    piece_steps: PositiveInt | None = Field(
+        None,
+        description="steps until another donor takes over; must divide the horizon; whole "
+        "episodes if null",
+    )
+    fruitless: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of whole trials whose donors are drawn again where they would find the "
+        "high reward, for long searches; needs task_averaging",
     )
     decoded_steps: PositiveInt | None = Field(
         None,
@@ -69,14 +81,20 @@ class RelabellingConfig(FrozenConfig):
     )
     task_averaging: bool = Field(
         False,
-        description="decode the mean over all training tasks that explain the rewards so far, "
-        "not the trial's own task alone",
+        description="learn from the mean over all training tasks that explain the rewards so far, "
+        "not from the trial's own task alone: what posteriors decode, or an agent's targets",
     )
 
     @model_validator(mode="after")
     def _check(self) -> RelabellingConfig:
-        if self.enabled and self.until_success and not self.whole_trials:
-            raise ValueError("until_success is about whole trials: set whole_trials above 0")
+        for name in ("until_success", "fruitless"):
+            if self.enabled and getattr(self, name) and not self.whole_trials:
+                raise ValueError(f"{name} is about whole trials: set whole_trials above 0")
+        if self.enabled and self.fruitless and not self.task_averaging:
+            raise ValueError(
+                "fruitless chooses by what a trial finds, which is right only where outcomes are "
+                "averaged over tasks: set task_averaging to true"
+            )
         return self
 
 

@@ -33,7 +33,7 @@ from environments.base import TaskFamily
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-_SAME_REWARD = 1e-5  # rewards closer than this are the same: float32 sums in another order
+SAME_REWARD = 1e-5  # rewards closer than this are the same: float32 sums in another order
 
 
 class TaskAverage(NamedTuple):
@@ -87,7 +87,7 @@ def choose_decoded(
     if not (config.enabled and config.task_averaging):
         return decoded
     average = TaskAverage(
-        _task_rewards(family, decoded, tasks), explaining(encoded, own, family, tasks)
+        task_rewards(family, decoded, tasks), explaining(encoded, own, family, tasks)
     )
     return decoded._replace(average=average)
 
@@ -99,8 +99,8 @@ def explaining(
 
     trials are steps in order, own (B,) their tasks, which always explain them.
     """
-    rewards = _task_rewards(family, trials, tasks)
-    fits = np.abs(rewards - trials.rewards[..., None]) < _SAME_REWARD
+    rewards = task_rewards(family, trials, tasks)
+    fits = np.abs(rewards - trials.rewards[..., None]) < SAME_REWARD
     fits[np.arange(len(own)), :, own] = True
     fits = np.concatenate([np.ones_like(fits[:, :1]), fits], 1)
     weights = np.logical_and.accumulate(fits, 1).astype(np.float32)
@@ -129,7 +129,7 @@ def _rewards(family: TaskFamily, steps: DecodedSteps, tasks: NDArray[np.float64]
     return rewards.astype(np.float32, copy=False)
 
 
-def _task_rewards(family: TaskFamily, steps: DecodedSteps, tasks: NDArray[np.float64]) -> Float32:
+def task_rewards(family: TaskFamily, steps: DecodedSteps, tasks: NDArray[np.float64]) -> Float32:
     """Rewards of steps (B, S) under every task, (B, S, N)."""
     spread = steps._replace(
         observations=steps.observations[:, :, None],

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from algorithms.config import ElboConfig
 from algorithms.elbo_batch import ElboBatch
 from algorithms.pair_loss import pair_loss
-from models.decoders import CellRewardDecoder, RewardDecoder
+from models.decoders import CellRewardDecoder, ProductRewardDecoder, RewardDecoder
 from models.vae import Vae
 
 
@@ -135,12 +135,18 @@ def _reward_loss(
         return latents.new_zeros(())
     if isinstance(decoder, CellRewardDecoder):
         return _cell_loss(decoder(latents), batch, weights)
-    assert isinstance(decoder, RewardDecoder)
     bernoulli = vae.config.reward_decoder.likelihood == "bernoulli"
     targets = batch.targets
     if weights is not None:
         assert batch.task_targets is not None
         targets = weights @ batch.task_targets.mT  # (B, P, S)
+    if isinstance(decoder, ProductRewardDecoder):
+        decoded = decoder.pairs(latents, vae.decoder_inputs(batch.decoded))
+        wanted = targets if targets.ndim == 3 else targets[:, None]
+        if bernoulli:
+            return (nn.functional.softplus(decoded) - decoded * wanted).sum()
+        return (decoded - wanted).square().sum()
+    assert isinstance(decoder, RewardDecoder)
     return pair_loss(
         decoder.latent(latents),
         decoder.project_transitions(vae.decoder_inputs(batch.decoded)),

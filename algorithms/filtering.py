@@ -6,11 +6,14 @@ published program resets it at goals when it relabels, but not when it trains an
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from algorithms.decoding import SAME_REWARD, explaining, own_steps, task_rewards
 from algorithms.elbo import sample_latents
 from algorithms.elbo_batch import ElboBatch, make_batch, to_transitions
 from algorithms.errors import AlgorithmError
@@ -31,6 +34,85 @@ def encode_trials(vae: Vae, trials: Trials, block_trials: int) -> Float32:
         block = slice(start, start + block_trials)
         beliefs[block] = vae.encode(to_transitions(trials.select(block), device)).cpu().numpy()
     return beliefs
+
+
+class Outcomes(NamedTuple):
+    """Beliefs of N trials, and what else could have come of each step."""
+
+    beliefs: Float32  # (N, T + 1, 2L) b_0 .. b_T
+    other_chances: Float32  # (N, K, H) how likely the other of two rewards was before the step
+    other_rewards: Float32  # (N, K, H) that reward; 0 where the chance is 0
+    other_beliefs: Float32  # (N, T, 2L) the belief after it; 0 where the chance is 0
+
+
+@torch.no_grad()
+def encode_outcomes(
+    vae: Vae,
+    trials: Trials,
+    own: NDArray[np.int64],
+    family: TaskFamily,
+    tasks: NDArray[np.float64],
+    block_trials: int,
+) -> Outcomes:
+    r"""Beliefs as of `encode_trials`, and both outcomes of every step whose reward was in doubt.
+
+    Before step t the posterior given rewards is uniform over the tasks G that explain them, so the
+    other of the two rewards comes with the chance $|\{g \in G : r_t(g) \ne r_t\}| / |G|$, and the
+    belief then is one step of the encoder from the same hidden state, with that reward.
+
+    Args:
+        own: (N,) the task of each trial, an index into tasks (tasks, task_dim).
+
+    Raises:
+        AlgorithmError: the family's reward is not one of two values.
+    """
+    if family.spec.binary_reward is None:
+        raise AlgorithmError(
+            f"both outcomes of a step need a reward of two values, but {family.spec.name} has "
+            "another"
+        )
+    encoder = vae.encoder
+    device = encoder.heads.weight.device
+    beliefs = np.empty((trials.count, trials.steps + 1, encoder.belief_dim), np.float32)
+    chances = _other_chances(trials, own, family, tasks, block_trials)
+    other_rewards = np.where(chances > 0, sum(family.spec.binary_reward) - trials.rewards, 0.0)
+    other_beliefs = np.zeros((trials.count, trials.steps, encoder.belief_dim), np.float32)
+    for start in range(0, trials.count, block_trials):
+        block = slice(start, start + block_trials)
+        steps = to_transitions(trials.select(block), device)
+        seen = steps.observations if encoder.sees_observation else None
+        hidden = encoder.hidden_states(steps.actions, steps.rewards, steps.next_observations, seen)
+        beliefs[block] = encoder.heads(hidden).cpu().numpy()
+        in_doubt = chances[block].reshape(steps.rewards.shape) > 0
+        doubt = torch.from_numpy(in_doubt).to(device)
+        after, _ = encoder.step(
+            hidden[:, :-1][doubt],
+            steps.actions[doubt],
+            sum(family.spec.binary_reward) - steps.rewards[doubt],
+            steps.next_observations[doubt],
+            None if seen is None else seen[doubt],
+        )
+        other_beliefs[block][in_doubt] = after.cpu().numpy()
+    return Outcomes(beliefs, chances, other_rewards.astype(np.float32), other_beliefs)
+
+
+def _other_chances(
+    trials: Trials,
+    own: NDArray[np.int64],
+    family: TaskFamily,
+    tasks: NDArray[np.float64],
+    block_trials: int,
+) -> Float32:
+    """How likely the other reward was at each step, given the rewards before it, (N, K, H)."""
+    chances = np.empty(trials.rewards.shape, np.float32)
+    for start in range(0, trials.count, block_trials):
+        block = slice(start, start + block_trials)
+        steps = own_steps(trials.select(block))
+        differs = np.abs(task_rewards(family, steps, tasks) - steps.rewards[..., None])
+        weights = explaining(steps, own[block], family, tasks)[:, :-1]
+        chance = np.einsum("ntg,ntg->nt", weights, differs > SAME_REWARD, dtype=np.float32)
+        chances[block] = chance.reshape(chances[block].shape)
+    return chances
 
 
 @torch.no_grad()

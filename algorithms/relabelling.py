@@ -25,12 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algorithms.config import RelabellingConfig
+from algorithms.elbo_batch import is_high
 from algorithms.errors import AlgorithmError
 from datasets.trials import Trials
 from environments.base import TaskFamily
 
 Int64 = NDArray[np.int64]
 
+_REDRAWS = 8
 _DRAWS = 16  # attempts before a batch that nearly exhausts the donors is drawn in order instead
 
 
@@ -46,9 +48,10 @@ def check_relabelling(family: TaskFamily, tasks: int, config: RelabellingConfig)
         )
     if tasks < 2 and config.donors == "other-tasks":
         raise AlgorithmError("relabelling from other tasks needs at least two tasks, there is one")
-    if config.until_success and spec.binary_reward is None:
+    if (config.until_success or config.fruitless) and spec.binary_reward is None:
         raise AlgorithmError(
-            f"relabelling.until_success needs a reward of two values, but {spec.name} has another"
+            "relabelling.until_success and .fruitless need a reward of two values, but "
+            f"{spec.name} has another"
         )
 
 
@@ -152,6 +155,8 @@ def relabel_batch(
             donors = _donor_episodes(rng, table, own[places], pools, config, lead)
             selected = batch.select(places)
             changed = relabel_rewards(selected, donors, family, tasks[own[places]], lead)
+            if config.fruitless and lead == batch.episodes:
+                changed = _fruitless(rng, changed, table, own[places], pools, family, tasks, config)
             if config.until_success and lead == batch.episodes:
                 changed = _own_after_success(changed, selected, family.spec.binary_reward)
             relabelled = _merged(relabelled, places, changed)
@@ -172,12 +177,41 @@ def _donor_episodes(
     return Trials(**{name: getattr(table, name)[rows, slots] for name in _RELABELLED}, infos={})
 
 
+def _fruitless(
+    rng: np.random.Generator,
+    trials: Trials,
+    table: Trials,
+    own: Int64,
+    pools: Sequence[Int64],
+    family: TaskFamily,
+    tasks: NDArray[np.float64],
+    config: RelabellingConfig,
+) -> Trials:
+    """Trials, a share of them without the donors' episodes that would find the goal.
+
+    Those are drawn again, some times at most: where nearly everybody finds it, it is found.
+    """
+    chosen = draw_targets(rng, trials.count, config.fruitless)
+    for _ in range(_REDRAWS):
+        high = is_high(trials.rewards[chosen], family.spec.binary_reward).max(-1) > 0
+        again = chosen[high.any(-1)]
+        if not len(again):
+            break
+        donors = _donor_episodes(rng, table, own[again], pools, config, trials.episodes)
+        others = trials.select(again)
+        fresh = relabel_rewards(others, donors, family, tasks[own[again]], trials.episodes)
+        keep = ~high[high.any(-1)]
+        for name in _RELABELLED:
+            getattr(fresh, name)[keep] = getattr(others, name)[keep]
+        trials = _merged(trials, again, fresh)
+    return trials
+
+
 def _own_after_success(
     trials: Trials, own: Trials, binary_reward: tuple[float, float] | None
 ) -> Trials:
     """Trials, with the `own` ones' episodes after the episode of the first high reward."""
-    assert binary_reward is not None  # check_relabelling
-    high = (trials.rewards > sum(binary_reward) / 2).any(-1)  # (N, K)
+    high = is_high(trials.rewards, binary_reward).any(-1)  # (N, K)
     after = np.zeros_like(high)
     after[:, 1:] = np.logical_or.accumulate(high, 1)[:, :-1]
     kept = {name: getattr(trials, name).copy() for name in _RELABELLED}

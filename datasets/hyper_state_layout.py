@@ -8,6 +8,12 @@
 | terminations   | (tasks, trials, K, H)            | bool                         |
 | beliefs        | (tasks, trials, T+1, 2L)         | f4, mean then log-variance   |
 | belief_rewards | (tasks, trials, K, H), optional  | f4                           |
+| other_chances  | (tasks, trials, K, H), optional  | f4 in [0, 1]                 |
+| other_rewards  | (tasks, trials, K, H), optional  | f4, 0 where the chance is 0  |
+| other_beliefs  | (tasks, trials, T, 2L), optional | f4, 0 where the chance is 0  |
+
+The optional last three say what else could have come of a step: how likely that was, its reward and
+the belief after it.
 """
 
 from collections.abc import Collection
@@ -66,12 +72,14 @@ class HyperStateLayout:
 
     Attributes:
         tasks, trials: how many, trials counted a task.
-        episodes: K.
-        horizon: H.
+        episodes: K; or K * pieces, where behaviour changes inside episodes.
+        horizon: H; or H / pieces.
         observation_dim, action_dim: lengths of one observation and action.
         latent_dim: L; a belief has 2L numbers.
         n_actions: number of discrete actions, None if continuous.
         belief_rewards: whether the optional field is there.
+        outcomes: whether the three fields of other outcomes are there.
+        pieces: into how many pieces each episode is cut; only its last one ends with a reset.
 
     Raises:
         DataError: a count that is not a whole number of at least 1, trials beyond 2 GiB.
@@ -86,16 +94,22 @@ class HyperStateLayout:
     latent_dim: int
     n_actions: int | None = None
     belief_rewards: bool = False
+    outcomes: bool = False
+    pieces: int = 1
 
     def __post_init__(self) -> None:
         """Checks the counts."""
         for name, value in asdict(self).items():
-            if name == "belief_rewards" or (name == "n_actions" and value is None):
+            if name in ("belief_rewards", "outcomes") or (name == "n_actions" and value is None):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise DataError(
                     f"hyper-states: {name} is {value!r}; a whole number of at least 1 is needed"
                 )
+        if self.episodes % self.pieces:
+            raise DataError(
+                f"hyper-states: {self.episodes} pieces are no whole episodes of {self.pieces} each"
+            )
         for name, field in self.fields().items():
             if field.chunk_bytes > MAX_CHUNK_BYTES:
                 raise DataError(
@@ -137,6 +151,11 @@ class HyperStateLayout:
         }
         if self.belief_rewards:
             layouts["belief_rewards"] = FieldLayout(each, float4, step_axes)
+        if self.outcomes:
+            others = (*lead, self.steps, 2 * self.latent_dim)
+            layouts["other_chances"] = FieldLayout(each, float4, step_axes)
+            layouts["other_rewards"] = FieldLayout(each, float4, step_axes)
+            layouts["other_beliefs"] = FieldLayout(others, float4, (*axes, "step", "belief"))
         return layouts
 
     def nbytes(self, names: Collection[str]) -> int:
@@ -154,6 +173,7 @@ class HyperStateLayout:
         Raises:
             DataError: unknown, missing or bad entries.
         """
-        if values.keys() != {f.name for f in fields(cls)}:
+        later = {"outcomes": False, "pieces": 1}  # stores written before there were any lack them
+        if later.keys() | values.keys() != {f.name for f in fields(cls)}:
             raise DataError(f"hyper-states: not a layout: {values}")
-        return cls(**values)
+        return cls(**{**later, **values})

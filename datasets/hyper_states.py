@@ -262,7 +262,7 @@ def _check(layout: HyperStateLayout, arrays: Mapping[str, AnyArray], where: str)
         field = layout.field(name)
         check_array(array, field.shape[1:], str(field.dtype), f"{where}: {name}")
         noun = name.removesuffix("s").replace("_", " ")
-        check_finite(array, where, noun, None if name == "beliefs" else layout.horizon)
+        check_finite(array, where, noun, None if name.endswith("beliefs") else layout.horizon)
         if name == "actions":
             check_actions(array, where, layout.n_actions)
 

@@ -81,6 +81,26 @@ class Trials:
         chosen = index if isinstance(index, slice) else np.asarray(index)
         return self.from_arrays({name: array[chosen] for name, array in self.arrays.items()})
 
+    def cut(self, steps: int) -> Self:
+        """Every episode as H / steps shorter ones, in order: (N, K * H / steps, steps, ...).
+
+        Raises:
+            DataError: the episodes cannot be cut into equal pieces of that length.
+        """
+        n, k, h = self.rewards.shape
+        if steps < 1 or h % steps:
+            raise DataError(f"episodes of {h} steps cannot be cut into pieces of {steps}")
+        # A piece ends with the observation that the next one begins with.
+        kept = np.arange(0, h, steps)[:, None] + np.arange(steps + 1)
+        observations = self.observations[:, :, kept.ravel()]
+        cut = {
+            name: array.reshape(n, k * h // steps, steps, *array.shape[3:])
+            for name, array in self.arrays.items()
+            if name != "observations"
+        }
+        cut["observations"] = observations.reshape(n, k * h // steps, steps + 1, -1)
+        return self.from_arrays(cut)
+
     @classmethod
     def concatenate(cls, parts: "Sequence[Trials]") -> Self:
         """All trials of `parts`, in order.

@@ -31,7 +31,9 @@ class BeliefEncoder(nn.Module):
         self.sees_observation = config.sees_observation
         self.latent_dim = config.latent_dim
         self.embedding = InputEmbedding(
-            _embedding_sizes(config, observation_dim, n_actions or action_dim), generator
+            _embedding_sizes(config, observation_dim, n_actions or action_dim),
+            generator,
+            config.embedding_layers,
         )
         self.gru = gru(self.embedding.width, config.gru_size, generator)
         self.heads = linear(config.gru_size, 2 * config.latent_dim, generator)
@@ -53,11 +55,21 @@ class BeliefEncoder(nn.Module):
         actions (B, T, act), rewards (B, T), next_observations (B, T, obs), observations (B, T, obs)
         if `sees_observation`; returns (B, T + 1, 2L), the learned prior first.
         """
-        features = self._embed(actions, rewards, next_observations, observations)
-        hidden = run_gru(self.gru, features)
-        hidden = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
+        hidden = self.hidden_states(actions, rewards, next_observations, observations)
         beliefs: Tensor = self.heads(hidden)
         return beliefs
+
+    def hidden_states(
+        self,
+        actions: Tensor,
+        rewards: Tensor,
+        next_observations: Tensor,
+        observations: Tensor | None = None,
+    ) -> Tensor:
+        """What the beliefs of whole trials are read from, (B, T + 1, G), zero first."""
+        features = self._embed(actions, rewards, next_observations, observations)
+        hidden = run_gru(self.gru, features)
+        return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
 
     def initial(self, batch: int) -> tuple[Tensor, Tensor]:
         """The prior (batch, 2L) and the zero hidden state (batch, G)."""

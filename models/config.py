@@ -23,6 +23,9 @@ class EncoderConfig(FrozenConfig):
     gru_size: PositiveInt = Field(128, description="width of the recurrent state")
     action_embedding: int = Field(16, ge=0, description="0 leaves the action out")
     observation_embedding: PositiveInt = Field(32, description="embedding of s'")
+    embedding_layers: PositiveInt = Field(
+        1, description="layers of the embeddings of s and s'; two can tell places apart"
+    )
     reward_embedding: PositiveInt = Field(16, description="embedding of r")
     sees_observation: bool = Field(
         False,
@@ -40,6 +43,11 @@ class RewardDecoderConfig(FrozenConfig):
     )
     inputs: tuple[DecoderInput, ...] = Field(
         ("next_observation",), description="beside m; ignored by bernoulli-per-cell"
+    )
+    product_features: PositiveInt | None = Field(
+        None,
+        description="a pair is decoded by the inner product of so many features of m and of the "
+        "transition, each from a network of its own; by one network of both if null",
     )
 
 

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from models.config import DecoderInput, EncoderConfig, RewardDecoderConfig, StateDecoderConfig
 from models.inputs import InputEmbedding
-from models.layers import linear
+from models.layers import linear, mlp
+
+_PRODUCT_SCALE = 4.0
+"""Of a product of features, beside 1 / sqrt(their number): outputs begin about as large as m is."""
 
 
 class PairDecoder(nn.Module):
@@ -67,6 +70,47 @@ class RewardDecoder(PairDecoder):
         sizes = _input_sizes(encoder, observation_dim, action_width)
         chosen = {name: sizes[name] for name in config.inputs}
         super().__init__(encoder.latent_dim, config.layers, 1, chosen, generator)
+
+
+class ProductRewardDecoder(nn.Module):
+    """One output a pair: f(m) . g(x) + a(m) + b(x), with a network each for f, a and for g, b.
+
+    All posteriors against all steps are one matrix product of their features, a thousandth of the
+    cost of a network of pairs, and a product of the two is what "is this place among those that the
+    belief has ruled out" asks for. (Deep operator networks have this form: Lu et al., Nature
+    Machine Intelligence 2021.)
+    """
+
+    def __init__(
+        self,
+        config: RewardDecoderConfig,
+        encoder: EncoderConfig,
+        observation_dim: int,
+        action_width: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        sizes = _input_sizes(encoder, observation_dim, action_width)
+        chosen = {name: sizes[name] for name in config.inputs}
+        assert config.product_features is not None
+        outputs = config.product_features + 1
+        self.embedding = InputEmbedding(chosen, generator)
+        self.latent = mlp((encoder.latent_dim, *config.layers, outputs), generator)
+        self.transition = mlp((self.embedding.width, *config.layers, outputs), generator)
+        self.scale = _PRODUCT_SCALE * config.product_features**-0.5
+
+    def forward(self, latents: Tensor, inputs: Mapping[DecoderInput, Tensor]) -> Tensor:
+        """Decode latents (..., L) with transitions, leading axes broadcast; (..., 1)."""
+        f, g = self.latent(latents), self.transition(self.embedding(inputs))
+        product = (f[..., :-1] * g[..., :-1]).sum(-1, keepdim=True)
+        decoded: Tensor = self.scale * product + f[..., -1:] + g[..., -1:]
+        return decoded
+
+    def pairs(self, latents: Tensor, inputs: Mapping[DecoderInput, Tensor]) -> Tensor:
+        """Decode all pairs of latents (B, P, L) and transitions (B, S, ...); (B, P, S)."""
+        f, g = self.latent(latents), self.transition(self.embedding(inputs)).mT
+        rest = f[..., -1:] + g[:, -1:]
+        return torch.baddbmm(rest, f[..., :-1], g[:, :-1], alpha=self.scale)
 
 
 class StateDecoder(PairDecoder):

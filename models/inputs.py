@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import DecoderInput
-from models.layers import linear
+from models.layers import linear, mlp
 
 InputName = TypeVar("InputName", bound=str)
 
@@ -31,19 +31,27 @@ def action_features(actions: Tensor, n_actions: int | None, dtype: torch.dtype) 
 
 
 class InputEmbedding(nn.Module):
-    """A one-layer ReLU embedding of every input, side by side.
+    """A ReLU embedding of every input, side by side.
 
     `sizes` gives for each input, in the order of concatenation, its width and the width of its
-    embedding; the result has `self.width` features.
+    embedding; the result has `self.width` features. Observations get `observation_layers` layers,
+    everything else one.
     """
 
     def __init__(
-        self, sizes: Mapping[InputName, tuple[int, int]], generator: torch.Generator
+        self,
+        sizes: Mapping[InputName, tuple[int, int]],
+        generator: torch.Generator,
+        observation_layers: int = 1,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleDict(
-            {name: linear(inner, outer, generator) for name, (inner, outer) in sizes.items()}
-        )
+        self.layers = nn.ModuleDict()
+        for name, (inner, outer) in sizes.items():
+            depth = observation_layers if name.endswith("observation") else 1
+            if depth == 1:
+                self.layers[name] = linear(inner, outer, generator)
+            else:
+                self.layers[name] = mlp((inner, *[outer] * depth), generator)
         self.width = sum(outer for _, outer in sizes.values())
 
     def forward(self, inputs: Mapping[InputName, Tensor]) -> Tensor:

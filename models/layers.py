@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn.utils import skip_init
@@ -14,6 +17,14 @@ def linear(inner: int, outer: int, generator: torch.Generator, bias: bool = True
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)
     return layer
+
+
+def mlp(widths: Sequence[int], generator: torch.Generator) -> nn.Sequential:
+    """Linear layers between successive widths with ReLUs in between."""
+    layers: list[nn.Module] = []
+    for inner, outer in pairwise(widths):
+        layers += [nn.ReLU(), linear(inner, outer, generator)]
+    return nn.Sequential(*layers[1:])
 
 
 def gru(inner: int, outer: int, generator: torch.Generator) -> nn.GRU:

@@ -7,7 +7,12 @@ from torch import Tensor, nn
 
 from models.belief import BeliefEncoder
 from models.config import DecoderInput, VaeModelConfig
-from models.decoders import CellRewardDecoder, RewardDecoder, StateDecoder
+from models.decoders import (
+    CellRewardDecoder,
+    ProductRewardDecoder,
+    RewardDecoder,
+    StateDecoder,
+)
 from models.inputs import Transitions, decoder_inputs
 
 
@@ -60,7 +65,7 @@ class Vae(nn.Module):
         observation_dim: int,
         action_width: int,
         generator: torch.Generator,
-    ) -> RewardDecoder | CellRewardDecoder | None:
+    ) -> RewardDecoder | ProductRewardDecoder | CellRewardDecoder | None:
         config, encoder = self.config.reward_decoder, self.config.encoder
         if not config.enabled:
             return None
@@ -71,4 +76,5 @@ class Vae(nn.Module):
                     "cells: use bernoulli or squared-error"
                 )
             return CellRewardDecoder(encoder.latent_dim, config.layers, cells, generator)
-        return RewardDecoder(config, encoder, observation_dim, action_width, generator)
+        kind = RewardDecoder if config.product_features is None else ProductRewardDecoder
+        return kind(config, encoder, observation_dim, action_width, generator)

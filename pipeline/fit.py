@@ -58,12 +58,32 @@ def _problems(config: RunConfig, spec: Spec) -> Iterator[str]:
         ("vae.relabelling", config.vae.relabelling),
         ("relabel.relabelling", config.relabel.relabelling),
     ):
-        if relabelling.enabled and relabelling.until_success and spec.binary_reward is None:
+        for setting, off in (("until_success", "false"), ("fruitless", "0")):
+            asked = relabelling.enabled and getattr(relabelling, setting)
+            if asked and spec.binary_reward is None:
+                yield (
+                    f"{section}.{setting} needs a reward of two values, but {spec.name} has "
+                    f"another: set it to {off}"
+                )
+        pieces = relabelling.piece_steps
+        if relabelling.enabled and pieces is not None and spec.horizon % pieces:
             yield (
-                f"{section}.until_success needs a reward of two values, but {spec.name} has "
-                "another: set it to false"
+                f"{section}.piece_steps is {pieces}, but episodes of {spec.name} have "
+                f"{spec.horizon} steps: use a divisor of that"
             )
     collect, relabel = config.collect, config.relabel
+    if relabel.keeps_outcomes and (
+        spec.binary_reward is None or spec.tasks_differ_in == "dynamics"
+    ):
+        yield (
+            "relabel.relabelling.task_averaging needs tasks that differ in a reward of two values, "
+            f"but those of {spec.name} do not: set it to false"
+        )
+    if relabel.keeps_outcomes and config.offline.use_belief_rewards:
+        yield (
+            "offline.use_belief_rewards and relabel.relabelling.task_averaging both replace "
+            "rewards by their expectation: set one of them to false"
+        )
     collected = collect.random_trials + collect.iterations * collect.trials_per_iteration
     if relabel.skip_trials + (relabel.trials or 1) > collected:
         yield (

@@ -101,6 +101,11 @@ class RelabelConfig(FrozenConfig):
     )
     belief_reward_samples: PositiveInt = Field(20, description="latent samples of R+")
 
+    @property
+    def keeps_outcomes(self) -> bool:
+        """Whether both outcomes of a step in doubt are kept, for targets to average over."""
+        return self.relabelling.enabled and self.relabelling.task_averaging
+
     @model_validator(mode="after")
     def _check(self) -> RelabelConfig:
         if not (self.original_trials or self.relabelled_copies):
@@ -115,9 +120,6 @@ class OfflineConfig(FrozenConfig):
     beliefs: bool = Field(True, description="false trains a task-blind agent on the states alone")
     use_belief_rewards: bool = Field(
         False, description="learn from R+ instead of the log's rewards"
-    )
-    n_steps: PositiveInt = Field(
-        1, description="steps a target looks ahead before it bootstraps, uncorrected"
     )
     normalise: bool = Field(True, description="scale hyper-states by the data's mean and deviation")
     updates: PositiveInt = Field(50_000, description="gradient steps")

@@ -1,13 +1,14 @@
 """All transitions of a hyper-state store as one table on the device.
 
-A trial of T steps is T + 1 rows, so the row after a step is its next hyper-state: the true next
-observation inside an episode, the next episode's reset observation with the belief carried on at
-its end, and the last observation at the end of the trial, which is a truncation and bootstraps.
+A trial of K episodes of H steps is K * (H + 1) rows. The row after a step is its next hyper-state:
+the true next observation inside an episode, the next episode's reset observation with the belief
+carried on at its end, and the last observation at the end of the trial, which is a truncation and
+bootstraps. Where behaviour was put together from pieces, a piece's end is no reset: what follows it
+there is its own last observation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from algorithms.learners.base import Batch
+from algorithms.learners.base import Batch, OtherOutcomes
+from datasets.hyper_state_layout import HyperStateLayout
 from datasets.hyper_states import HyperStates
 from stages.config import OfflineConfig
 from stages.errors import StageError
@@ -26,58 +28,77 @@ SMALLEST_DEVIATION = 1e-4
 
 
 @dataclass(frozen=True)
+class OtherTable:
+    """The other outcomes of those M transitions that have one.
+
+    index (transitions,) int64, an entry of the rest or -1; chances and rewards (M,); beliefs
+    (M, 2L).
+    """
+
+    index: Tensor
+    chances: Tensor
+    rewards: Tensor
+    beliefs: Tensor
+
+
+@dataclass(frozen=True)
 class HyperStateTable:
     """All transitions, trial after trial, task after task.
 
-    rows (trials * (T + 1), S); actions (trials * T, act), or (trials * T,) int64 if discrete;
-    rewards, continues (trials * T,); leaps (T,) how many steps later the next hyper-state lies.
+    rows (trials * K * (H + 1), S); actions (trials * T, act), or (trials * T,) int64 if discrete;
+    rewards, continues (trials * T,). before and after (T,) are the rows of each step's hyper-states
+    within its trial.
     """
 
     rows: Tensor
     actions: Tensor
     rewards: Tensor
     continues: Tensor
-    leaps: Tensor
+    before: Tensor
+    after: Tensor
+    others: OtherTable | None = None
 
     @property
     def steps(self) -> int:
         """T, steps of a trial."""
-        return len(self.leaps)
+        return len(self.before)
 
     @classmethod
     def load(cls, folder: Path, config: OfflineConfig, device: str) -> HyperStateTable:
         """Read the Zarr store into one table.
 
         Raises:
-            StageError: R+ is asked for and the store has none.
+            StageError: R+ is asked for and the store has none, or has other outcomes too.
             DataError: the store is damaged or larger than `memory_gb`.
         """
         store = HyperStates.open(folder / "hyper_states.zarr")
+        layout = store.layout
+        _check_rewards(config, layout)
         reward = "belief_rewards" if config.use_belief_rewards else "rewards"
-        if reward not in store.names:
-            raise StageError(
-                "offline.use_belief_rewards: the hyper-states hold no R+; "
-                "set relabel.belief_rewards to true as well"
-            )
         names = ["observations", "actions", "terminations", reward]
+        if config.beliefs:
+            names.append("beliefs")
         budget = int(config.memory_gb * 2**30) // 2  # the table is a copy beside what is read
-        data = store.load([*names, "beliefs"] if config.beliefs else names, budget)
-        actions = data["actions"].reshape(-1, data["actions"].shape[-1])
+        data = store.load(names, budget)
+        actions = data["actions"].reshape(-1, layout.action_dim)
         if actions.dtype.kind in "iu":
             actions = actions[:, 0].astype(np.int64)
-        steps = store.layout.episodes * store.layout.horizon
-        rewards, continues, leaps = n_step(
-            torch.from_numpy(data[reward].reshape(-1, steps)),
-            1.0 - torch.from_numpy(data["terminations"].reshape(-1, steps)).float(),
-            config.n_steps,
-            config.learner.discount,
-        )
+        rewards = data[reward].reshape(-1)
+        continues = 1.0 - data["terminations"].reshape(-1).astype(np.float32)
+        rows = _rows(data["observations"], data.get("beliefs"))
+        del data
+        others = None
+        if config.beliefs and layout.outcomes:
+            others = _read_others(store, device)
+        before, after = _places(layout)
         return cls(
-            rows=torch.from_numpy(_rows(data)).to(device),
+            rows=torch.from_numpy(rows).to(device),
             actions=torch.from_numpy(actions).to(device),
-            rewards=rewards.reshape(-1).to(device),
-            continues=continues.reshape(-1).to(device),
-            leaps=leaps.to(device),
+            rewards=torch.from_numpy(rewards).to(device),
+            continues=torch.from_numpy(continues).to(device),
+            before=torch.from_numpy(before).to(device),
+            after=torch.from_numpy(after).to(device),
+            others=others,
         )
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
@@ -86,17 +107,35 @@ class HyperStateTable:
             len(self.rewards), (size,), generator=generator, device=self.rewards.device
         )
         trial = torch.div(drawn, self.steps, rounding_mode="floor")
-        here, step = drawn + trial, drawn - trial * self.steps
-        leap = self.leaps.index_select(0, step)
+        step = drawn - trial * self.steps
+        first = trial * (len(self.rows) // (len(self.rewards) // self.steps))
+        next_states = self.rows.index_select(0, first + self.after.index_select(0, step))
         # the action that follows; at a trial's end there is none, and the last one stands in
-        following = drawn + torch.minimum(leap, self.steps - 1 - step)
+        following = drawn + (step < self.steps - 1)
         return Batch(
-            states=self.rows.index_select(0, here)[None],
+            states=self.rows.index_select(0, first + self.before.index_select(0, step))[None],
             actions=self.actions.index_select(0, drawn)[None],
             rewards=self.rewards.index_select(0, drawn)[None],
-            next_states=self.rows.index_select(0, here + leap)[None],
+            next_states=next_states[None],
             continues=self.continues.index_select(0, drawn)[None],
             next_actions=self.actions.index_select(0, following)[None],
+            others=self._others(drawn, next_states),
+        )
+
+    def _others(self, drawn: Tensor, next_states: Tensor) -> OtherOutcomes | None:
+        """Other outcomes of the transitions drawn (B,): same next observation, other belief."""
+        if self.others is None:
+            return None
+        index = self.others.index.index_select(0, drawn)
+        places = (index >= 0).nonzero().squeeze(1)
+        found = index.index_select(0, places)
+        beliefs = self.others.beliefs.index_select(0, found)
+        observations = next_states.index_select(0, places)[:, : -beliefs.shape[1]]
+        return OtherOutcomes(
+            places=places,
+            chances=self.others.chances.index_select(0, found)[None],
+            rewards=self.others.rewards.index_select(0, found)[None],
+            next_states=torch.cat([observations, beliefs], 1)[None],
         )
 
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -112,52 +151,66 @@ class HyperStateTable:
         )
 
 
-def n_step(
-    rewards: Tensor, continues: Tensor, steps: int, discount: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    r"""n-step returns of trials: what a one-step update rule needs to make n-step targets.
-
-    :math:`R_t = \sum_{k=0}^{m-1} \gamma^k c_{t:t+k} r_{t+k}` and
-    :math:`C_t = \gamma^{m-1} c_{t:t+m}`, so that :math:`R_t + \gamma C_t V(s_{t+m})` is the target,
-    where m = min(n, T - t) and :math:`c_{i:j}` is the product of the continues from i up to j. They
-    are not corrected for what the log's behaviour did in between (Hessel et al., AAAI 2018).
-
-    Args:
-        rewards: (trials, T).
-        continues: (trials, T), 1 - termination.
-        steps: n.
-        discount: gamma.
-
-    Returns:
-        R and C, (trials, T), and m, (T,) int64.
-    """
-    length = rewards.shape[1]
-    leaps = torch.arange(length, 0, -1, device=rewards.device).clamp(max=steps)
-    returns, factors = rewards.clone(), continues.clone()
-    for k in range(1, min(steps, length)):
-        reached = length - k  # steps that have a k-th step after them
-        returns[:, :reached] += discount**k * factors[:, :reached] * rewards[:, k:]
-        factors[:, :reached] *= continues[:, k:]
-    factors *= discount ** (leaps - 1).to(factors.dtype)
-    return returns, factors, leaps
+def _check_rewards(config: OfflineConfig, layout: HyperStateLayout) -> None:
+    if not config.use_belief_rewards:
+        return
+    if not layout.belief_rewards:
+        raise StageError(
+            "offline.use_belief_rewards: the hyper-states hold no R+; "
+            "set relabel.belief_rewards to true as well"
+        )
+    if layout.outcomes:
+        raise StageError(
+            "offline.use_belief_rewards: the hyper-states hold both outcomes of every step, which "
+            "are averaged already; set relabel.relabelling.task_averaging to false"
+        )
 
 
-def _rows(data: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Hyper-states (trials * (T + 1), S) from fields that lead with (tasks, trials)."""
-    observations = data["observations"]  # (tasks, trials, K, H + 1, obs)
-    episodes, horizon, width = (
-        observations.shape[2],
-        observations.shape[3] - 1,
-        observations.shape[4],
-    )
-    observations = observations.reshape(-1, episodes, horizon + 1, width)
-    beliefs = data.get("beliefs")
-    extra = 0 if beliefs is None else beliefs.shape[-1]
-    rows = np.empty((len(observations), episodes * horizon + 1, width + extra), np.float32)
+def _rows(
+    observations: NDArray[np.float32], beliefs: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Hyper-states (trials * K * (H + 1), S) from fields that lead with (tasks, trials)."""
+    episodes, rows_each, width = observations.shape[2:]
+    horizon = rows_each - 1
+    observations = observations.reshape(-1, episodes, rows_each, width)
+    if beliefs is None:
+        return observations.reshape(-1, width)
+    beliefs = beliefs.reshape(len(observations), episodes * horizon + 1, -1)
+    rows = np.empty((*observations.shape[:3], width + beliefs.shape[2]), np.float32)
+    rows[..., :width] = observations
     for episode in range(episodes):
-        steps = slice(episode * horizon, (episode + 1) * horizon)
-        rows[:, steps, :width] = observations[:, episode, :-1]
-    rows[:, -1, :width] = observations[:, -1, -1]
-    if beliefs is not None:
-        rows[..., width:] = beliefs.reshape(*rows.shape[:2], extra)
-    return rows.reshape(-1, width + extra)
+        steps = slice(episode * horizon, (episode + 1) * horizon + 1)
+        rows[:, episode, :, width:] = beliefs[:, steps]
+    return rows.reshape(-1, rows.shape[-1])
+
+
+def _places(layout: HyperStateLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of a trial before and after each of its T steps, (T,) each."""
+    piece, step = np.divmod(np.arange(layout.steps), layout.horizon)
+    before = piece * (layout.horizon + 1) + step
+    ends = (step == layout.horizon - 1) & ((piece + 1) % layout.pieces == 0)
+    resets = ends & (piece < layout.episodes - 1)
+    return before, before + np.where(resets, 2, 1)
+
+
+def _read_others(store: HyperStates, device: str) -> OtherTable:
+    """The other outcomes in the store, read task by task: most steps have none."""
+    layout = store.layout
+    each = layout.trials * layout.steps
+    index = np.full((layout.tasks, each), -1, np.int64)
+    parts: list[dict[str, NDArray[Any]]] = []
+    found = 0
+    for task in range(layout.tasks):
+        fields = store.read(["other_chances", "other_rewards", "other_beliefs"], task)
+        flat = {name: array.reshape(each, -1) for name, array in fields.items()}
+        doubt = flat["other_chances"][:, 0] > 0
+        index[task, doubt] = found + np.arange(doubt.sum())
+        found += int(doubt.sum())
+        parts.append({name: array[doubt] for name, array in flat.items()})
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return OtherTable(
+        index=torch.from_numpy(index.reshape(-1)).to(device),
+        chances=torch.from_numpy(joined["other_chances"][:, 0]).to(device),
+        rewards=torch.from_numpy(joined["other_rewards"][:, 0]).to(device),
+        beliefs=torch.from_numpy(joined["other_beliefs"]).to(device),
+    )

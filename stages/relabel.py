@@ -6,11 +6,14 @@ the checkpoints, so a killed run only has to encode the tasks that are left.
 
 `relabelled_copies` adds trials whose rewards were relabelled from other tasks' behaviour, before
 encoding as always: logs of single-task agents hold few long searches that find nothing, and these
-copies hold many. With `original_trials` off only the copies are kept. A single-task agent knows its
-goal, so in its own log reward follows wherever it heads, before the belief can know; an offline
-agent that learns from that over-estimates every heading (the log is confounded), and copies acted
-by donors are not. The published program has no counterpart that runs. A task's donors come from at
+copies hold many. With `original_trials` off only the copies are kept. A task's donors come from at
 most `DONOR_TASKS` tasks, so that memory does not grow with their number.
+
+A single-task agent knows its goal, so in its own log reward follows wherever it heads, before the
+belief can know; an offline agent that learns from that over-estimates every heading (the log is
+confounded). `relabelling.task_averaging` removes this bias, and with it the noise of which task was
+drawn: both outcomes of a step in doubt are kept, each with its chance given the rewards so far, and
+targets average over them. The published program has no counterpart to either.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from algorithms.filtering import belief_rewards, encode_trials
+from algorithms.filtering import belief_rewards, encode_outcomes, encode_trials
 from algorithms.relabelling import check_relabelling, relabel_batch
 from algorithms.vae_files import VaeDescription, load_description, load_vae
 from datasets.checkpoints import CheckpointFile
@@ -69,18 +72,23 @@ def relabel(
     tasks = len(meta.tasks_train)
     if config.relabelled_copies:
         check_relabelling(family, tasks, config.relabelling)
+    if config.keeps_outcomes and family.spec.tasks_differ_in == "dynamics":
+        raise StageError(
+            f"relabel.relabelling.task_averaging: tasks of {family.spec.name} differ in dynamics, "
+            "so rewards under other tasks are not known; set it to false"
+        )
     writer: HyperStateWriter | None = None
     with context.progress(tasks, "relabel", "task") as bar:
         for task in range(tasks):
-            trials = _select(read_trials(inputs["trials"], task, meta), config, task)
+            trials = _read(inputs["trials"], task, meta, config)
             if config.relabelled_copies:
                 rng = numpy_generator(seed, "relabel", task)
                 trials = _with_copies(trials, inputs["trials"], meta, family, config, task, rng)
             if writer is None:
-                layout = _layout(meta, description, trials.count, config.belief_rewards)
+                layout = _layout(meta, description, trials, config)
                 writer = HyperStateWriter(output / "hyper_states.zarr", layout)
             _check_count(trials, writer.layout.trials, task)
-            encoded = _encode(vae, trials, family, config, seed, task, context)
+            encoded = _encode(vae, trials, family, config, seed, task, meta.tasks_train, context)
             writer.write_task(task, _stored(trials) | encoded)
             bar.advance()
             if context.interrupted and task < tasks - 1:
@@ -97,14 +105,20 @@ def _encode(
     config: RelabelConfig,
     seed: int,
     task: int,
+    tasks: NDArray[np.float64],
     context: StageContext,
 ) -> Arrays:
-    """Beliefs (N, T + 1, 2L) of a task's trials, and R+ (N, K, H) if asked for."""
+    """Beliefs (N, T + 1, 2L) of a task's trials, R+ (N, K, H) and other outcomes if asked for."""
     file = CheckpointFile(context.checkpoints / f"task-{task:04d}.safetensors")
     stored = file.load()
     if stored is not None:
         return stored[0]
-    encoded = {"beliefs": encode_trials(vae, trials, config.block_trials)}
+    if config.keeps_outcomes:
+        own = np.full(trials.count, task)
+        found = encode_outcomes(vae, trials, own, family, tasks, config.block_trials)
+        encoded: Arrays = found._asdict()
+    else:
+        encoded = {"beliefs": encode_trials(vae, trials, config.block_trials)}
     if config.belief_rewards:
         encoded["belief_rewards"] = belief_rewards(
             vae,
@@ -141,8 +155,7 @@ def _with_copies(
         donors = np.append(donors, task)  # its own pool is asked for, but never drawn from
     parts = [replace(trials, infos={})]
     for donor in donors:
-        given = _select(read_trials(folder, int(donor), meta), config, int(donor))
-        parts.append(replace(given, infos={}))
+        parts.append(replace(_read(folder, int(donor), meta, config), infos={}))
     firsts = np.cumsum([0, *(part.count for part in parts)])
     pools = [np.arange(*ends) for ends in pairwise(firsts[1:])]
     own = np.full(firsts[-1], len(donors) - 1)
@@ -156,6 +169,13 @@ def _with_copies(
         for _ in range(config.relabelled_copies)
     ]
     return Trials.concatenate([*parts[: config.original_trials], *copies])
+
+
+def _read(folder: Path, task: int, meta: CollectionMeta, config: RelabelConfig) -> Trials:
+    """The trials of a task to keep, cut into pieces where donors change inside episodes."""
+    trials = _select(read_trials(folder, task, meta), config, task)
+    pieces = config.relabelling.piece_steps
+    return trials if pieces is None or not config.relabelled_copies else trials.cut(pieces)
 
 
 def _select(trials: Trials, config: RelabelConfig, task: int) -> Trials:
@@ -193,18 +213,20 @@ def _check_fit(meta: CollectionMeta, description: VaeDescription) -> None:
 
 
 def _layout(
-    meta: CollectionMeta, description: VaeDescription, trials: int, belief_rewards: bool
+    meta: CollectionMeta, description: VaeDescription, trials: Trials, config: RelabelConfig
 ) -> HyperStateLayout:
     return HyperStateLayout(
         tasks=len(meta.tasks_train),
-        trials=trials,
-        episodes=meta.episodes,
-        horizon=meta.horizon,
+        trials=trials.count,
+        episodes=trials.episodes,
+        horizon=trials.horizon,
         observation_dim=meta.observation_dim,
         action_dim=meta.action_dim,
         latent_dim=description.model.encoder.latent_dim,
         n_actions=meta.n_actions,
-        belief_rewards=belief_rewards,
+        belief_rewards=config.belief_rewards,
+        outcomes=config.keeps_outcomes,
+        pieces=meta.horizon // trials.horizon,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,6 +31,9 @@ class BatchSource:
     def __init__(
         self, table: TrialTable, family: TaskFamily, config: VaeConfig, seed: int, device: str
     ) -> None:
+        pieces = config.relabelling.piece_steps
+        if config.relabelling.enabled and pieces is not None:
+            table = replace(table, trials=table.trials.cut(pieces))
         self._table, self._family, self._config = table, family, config
         self._device = device
         self._seed = seed

@@ -26,6 +26,15 @@ from models.mlp import EnsembleMLP
 _SMALLEST_STD = 1e-6
 
 
+class OtherOutcomes(NamedTuple):
+    """What else could have come of M of a batch's transitions, and how likely it was."""
+
+    places: Tensor  # (M,) int64, which of the B transitions
+    chances: Tensor  # (A, M) in [0, 1]
+    rewards: Tensor  # (A, M)
+    next_states: Tensor  # (A, M, state_dim)
+
+
 class Batch(NamedTuple):
     """Transitions, B for each of A agents."""
 
@@ -35,6 +44,7 @@ class Batch(NamedTuple):
     next_states: Tensor  # (A, B, state_dim) f4
     continues: Tensor  # (A, B) f4, 1 - termination; a truncation continues
     next_actions: Tensor | None = None  # like actions, the log's next ones; ReBRAC alone reads them
+    others: OtherOutcomes | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,10 @@ class Learner(nn.Module, ABC):
         """
 
     @abstractmethod
+    def next_values(self, batch: Batch) -> Tensor:
+        """What a target bootstraps from: the value of every next state, (A, B), no gradient."""
+
+    @abstractmethod
     def act(self, states: Tensor, deterministic: bool) -> Tensor:
         """Actions of every agent.
 
@@ -103,6 +117,33 @@ class Learner(nn.Module, ABC):
         Returns:
             (A, n, action_dim) f4 in [-1, 1], or (A, n) int64 of a discrete rule.
         """
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        r"""y = r + gamma c V(s') of every transition, (A, B).
+
+        Where the batch knows of another outcome, with chance p, the target is the expectation
+        :math:`(1 - p) y + p y_{other}`: what many transitions like it would average to.
+        """
+        logged = self._one_step(batch)
+        if batch.others is None:
+            return logged
+        places, chances, rewards, next_states = batch.others
+        other = batch._replace(
+            states=batch.states.index_select(1, places),
+            actions=batch.actions.index_select(1, places),
+            rewards=rewards,
+            next_states=next_states,
+            continues=batch.continues.index_select(1, places),
+            next_actions=_maybe_select(batch.next_actions, places),
+            others=None,
+        )
+        averaged = logged.index_select(1, places).lerp(self._one_step(other), chances)
+        return logged.index_copy(1, places, averaged)
+
+    def _one_step(self, batch: Batch) -> Tensor:
+        value = self.next_values(batch)
+        return torch.addcmul(batch.rewards, batch.continues, value, value=self.config.discount)
 
     # ------------------------------------------------------------------ states and noise
 
@@ -248,6 +289,10 @@ class Learner(nn.Module, ABC):
     def _detect_normalisation(self) -> None:
         """Skip the normalisation of inputs where it would change nothing."""
         self._normalises = bool((self.input_scale != 1).any() | (self.input_shift != 0).any())
+
+
+def _maybe_select(tensor: Tensor | None, places: Tensor) -> Tensor | None:
+    return None if tensor is None else tensor.index_select(1, places)
 
 
 def _check_names(what: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:

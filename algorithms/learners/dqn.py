@@ -58,12 +58,12 @@ class DQN(Learner):
         return losses, {"q": chosen.detach().mean(1)}
 
     @torch.no_grad()
-    def targets(self, batch: Batch) -> Tensor:
-        """y of every transition, (A, B)."""
+    def next_values(self, batch: Batch) -> Tensor:
+        """The double estimate of max Q(s', a'), (A, B)."""
         following = self.normalised(batch.next_states)
         best = self.critic(following).max(2, keepdim=True).indices  # faster than argmax
-        value = self.target_critic(following).gather(2, best).squeeze(2)
-        return torch.addcmul(batch.rewards, batch.continues, value, value=self.config.discount)
+        value: Tensor = self.target_critic(following).gather(2, best).squeeze(2)
+        return value
 
     @torch.no_grad()
     def act(self, states: Tensor, deterministic: bool) -> Tensor:

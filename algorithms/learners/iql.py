@@ -87,10 +87,10 @@ class IQL(Learner):
         }
 
     @torch.no_grad()
-    def targets(self, batch: Batch) -> Tensor:
-        """r + gamma c V(s') of every transition, (A, B)."""
-        value = self.value(self.normalised(batch.next_states)).squeeze(2)
-        return torch.addcmul(batch.rewards, batch.continues, value, value=self.config.discount)
+    def next_values(self, batch: Batch) -> Tensor:
+        """V(s') of every transition, (A, B)."""
+        value: Tensor = self.value(self.normalised(batch.next_states)).squeeze(2)
+        return value
 
     def advantages(self, states: Tensor, actions: Tensor) -> Tensor:
         """A(s, a), (A, B), at normalised states; differentiable by V only."""

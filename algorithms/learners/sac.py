@@ -81,14 +81,13 @@ class SAC(Learner):
         return self.log_temperature.detach().exp().unsqueeze(1)
 
     @torch.no_grad()
-    def targets(self, batch: Batch) -> Tensor:
-        """y of every transition, (A, B)."""
+    def next_values(self, batch: Batch) -> Tensor:
+        """min Q(s', a') - alpha log pi(a'|s') at an action drawn, (A, B)."""
         following = self.normalised(batch.next_states)
         policy = self.policy(following)
         actions, log_density = sample(policy, self.noise(*policy.mean.shape))
         first, second = twin_values(self.target_critic, following, actions).unbind(0)
-        value = torch.minimum(first, second) - self.temperature() * log_density
-        return torch.addcmul(batch.rewards, batch.continues, value, value=self.config.discount)
+        return torch.minimum(first, second) - self.temperature() * log_density
 
     def critic_losses(
         self, states: Tensor, batch: Batch, targets: Tensor

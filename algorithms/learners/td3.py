@@ -84,16 +84,15 @@ class TD3(Learner):
         }
 
     @torch.no_grad()
-    def targets(self, batch: Batch) -> Tensor:
-        """y of every transition, (A, B)."""
+    def next_values(self, batch: Batch) -> Tensor:
+        """min Q(s', a') - p at the smoothed target action, (A, B)."""
         config = self.config
         following = self.normalised(batch.next_states)
         actions = torch.tanh(self.target_actor(following))
         noise = self.noise(*actions.shape).mul_(config.policy_noise)
         actions = (actions + noise.clamp_(-config.noise_clip, config.noise_clip)).clamp_(-1.0, 1.0)
         first, second = twin_values(self.target_critic, following, actions).unbind(0)
-        value = torch.minimum(first, second) - self.target_penalty(batch, actions)
-        return torch.addcmul(batch.rewards, batch.continues, value, value=config.discount)
+        return torch.minimum(first, second) - self.target_penalty(batch, actions)
 
     def policy(self, states: Tensor) -> Tensor:
         """pi(s), (A, B, action_dim) in [-1, 1], at normalised states."""

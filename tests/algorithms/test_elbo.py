@@ -19,7 +19,8 @@ B, T, OBS, CELLS, L = 3, 4, 2, 5, 3
 
 
 def make_vae(likelihood: str, state: bool, discrete: bool, sees_observation: bool = False) -> Vae:
-    """A small model in float64."""
+    """A small model in float64; `-by-product` behind a likelihood asks for that decoder."""
+    likelihood, _, product = likelihood.partition("-by-")
     inputs = ("action", "observation", "next_observation") if state else ("next_observation",)
     config = VaeModelConfig(
         encoder=EncoderConfig(
@@ -31,7 +32,11 @@ def make_vae(likelihood: str, state: bool, discrete: bool, sees_observation: boo
             sees_observation=sees_observation,
         ),
         reward_decoder=RewardDecoderConfig(
-            layers=(6, 5), likelihood=likelihood, inputs=inputs, enabled=likelihood != "none"
+            layers=(6, 5),
+            likelihood=likelihood,
+            inputs=inputs,
+            enabled=likelihood != "none",
+            product_features=7 if product else None,
         )
         if likelihood != "none"
         else RewardDecoderConfig(enabled=False),
@@ -65,7 +70,7 @@ def make_batch(discrete: bool, likelihood: str) -> ElboBatch:
     return ElboBatch(
         own,
         other,
-        rewards if likelihood == "squared-error" else high,
+        rewards if likelihood.startswith("squared-error") else high,
         cells if likelihood == "bernoulli-per-cell" else None,
     )
 
@@ -77,6 +82,8 @@ CASES = [
     ("squared-error", False, False, True),
     ("squared-error", True, True, False),
     ("none", True, False, True),
+    ("bernoulli-by-product", False, False, False),
+    ("squared-error-by-product", True, True, True),
 ]
 
 
@@ -106,7 +113,9 @@ def test_elbo_and_gradients_match_the_plain_loop(
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli-per-cell", "squared-error"])
+@pytest.mark.parametrize(
+    "likelihood", ["bernoulli-per-cell", "squared-error", "squared-error-by-product"]
+)
 def test_drawn_posteriors_average_to_the_full_sum(likelihood: str) -> None:
     """Every pair of strata (i, j) of T + 1 = 2 * 2.5 posteriors, weighted by how likely it is."""
     vae, batch = make_vae(likelihood, True, True), make_batch(True, likelihood)

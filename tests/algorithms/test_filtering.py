@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ import torch
 
 from algorithms.elbo_batch import check_likelihood, is_high, make_batch
 from algorithms.errors import AlgorithmError
-from algorithms.filtering import OnlineFilter, belief_rewards, encode_trials, predict_rewards
+from algorithms.filtering import (
+    OnlineFilter,
+    belief_rewards,
+    encode_outcomes,
+    encode_trials,
+    predict_rewards,
+)
 from algorithms.vae_diagnostics import diagnose, reliability
 from algorithms.vae_files import describe, load_description, load_vae, save_vae
 from datasets.errors import DataError
@@ -72,6 +79,53 @@ def test_encoding_equals_the_online_filter(name: str, model: VaeModelConfig, blo
                 trials.observations[:, k, h],
             )
             np.testing.assert_allclose(belief, beliefs[:, k * H + h + 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [2, 100])
+@pytest.mark.parametrize(("name", "model"), CASES[:2])
+def test_other_outcomes_are_the_encoders_own(name: str, model: VaeModelConfig, block: int) -> None:
+    """A loop over every step: count the tasks that disagree, replay the history with the other."""
+    family, vae = load_family(name), make_vae(name, model)
+    tasks = family.sample_tasks(12, np.random.default_rng(1))
+    trials = make_trials(name)
+    own = np.arange(N)
+    flat = [a.reshape(N, K * H, -1) for a in (trials.observations[:, :, :-1], trials.actions)]
+    after = trials.next_observations.reshape(N, K * H, -1)
+    under = np.stack([family.reward(*flat, after, task) for task in tasks], -1)  # (N, T, tasks)
+    rewards = under[own, :, own]
+    trials = replace(trials, rewards=rewards.reshape(N, K, H).astype(np.float32))
+    found = encode_outcomes(vae, trials, own, family, tasks, block)
+    np.testing.assert_allclose(found.beliefs, encode_trials(vae, trials, block), atol=1e-6)
+    chances, others = found.other_chances.reshape(N, -1), found.other_rewards.reshape(N, -1)
+    low, high = family.spec.binary_reward or (0.0, 0.0)
+    in_doubt = 0
+    for trial in range(N):
+        for t in range(K * H):
+            explain = (under[trial, :t] == rewards[trial, :t, None]).all(0)
+            differ = under[trial, t] != rewards[trial, t]
+            chance = (explain & differ).sum() / explain.sum()
+            assert chances[trial, t] == pytest.approx(chance, abs=1e-6)
+            if not chance:
+                assert not others[trial, t]
+                assert not found.other_beliefs[trial, t].any()
+                continue
+            in_doubt += 1
+            assert others[trial, t] == pytest.approx(low + high - rewards[trial, t], abs=1e-6)
+            changed = trials.rewards[trial : trial + 1].copy()
+            changed.reshape(-1)[t] = others[trial, t]
+            history = replace(trials.select(slice(trial, trial + 1)), rewards=changed)
+            belief = encode_trials(vae, history, 1)[0, t + 1]
+            np.testing.assert_allclose(found.other_beliefs[trial, t], belief, atol=1e-5)
+    assert in_doubt
+
+
+def test_other_outcomes_need_two_rewards() -> None:
+    trials = make_trials("point_robot")
+    family = load_family("point_robot")
+    with pytest.raises(AlgorithmError, match="need a reward of two values, but point_robot"):
+        encode_outcomes(
+            make_vae("point_robot", SQUARED), trials, np.zeros(N, int), family, np.zeros((1, 2)), 4
+        )
 
 
 def test_updating_before_reset_is_refused() -> None:

@@ -232,5 +232,69 @@ def test_the_own_agent_takes_over_after_the_first_success() -> None:
             found |= bool((batch.rewards[row, k] > 0.5).any())
     assert (found_in[1:] > 0).all()
     assert (found_in < 60).all()
-    with pytest.raises(AlgorithmError, match="needs a reward of two values"):
+    with pytest.raises(AlgorithmError, match="need a reward of two values"):
         check_relabelling(load_family("point_robot"), 5, config)
+
+
+def test_pieces_come_from_many_donors_and_end_when_the_goal_is_found() -> None:
+    """Cut trials: a donor a piece, the task's own agent from the piece after the first find."""
+    family = load_family("gridworld")
+    tasks = family.sample_tasks(6, np.random.default_rng(0))
+    owner = np.repeat(np.arange(6), 40)
+    whole = collect(family, tasks[owner], 1, episodes=2)
+    table = whole.cut(4)
+    pools = [np.flatnonzero(owner == task) for task in range(6)]
+    config = RelabellingConfig(
+        fraction=1.0, donors="any-task", whole_trials=1.0, until_success=True, piece_steps=4
+    )
+    rows = np.arange(0, 240, 12)
+    found = relabel_batch(
+        np.random.default_rng(2), table, rows, owner, pools, family, tasks, config
+    )
+    assert (found.episodes, found.horizon) == (4, 4)
+    logged = [
+        {piece.tobytes(): owner[row] for row, piece in enumerate(table.observations[:, slot])}
+        for slot in range(4)
+    ]
+    donors: set[int] = set()
+    for place, row in enumerate(rows):
+        task, found_before = tasks[owner[row]], False
+        for slot in range(4):
+            observations = found.observations[place, slot]
+            if found_before:
+                np.testing.assert_array_equal(observations, table.observations[row, slot])
+            else:
+                donors.add(logged[slot][observations.tobytes()])  # somebody's, in the same slot
+            reached = (observations[1:] == task).all(-1)
+            np.testing.assert_array_equal(found.rewards[place, slot] > 0, reached)
+            found_before |= bool(reached.any())
+    assert donors == set(range(6))
+
+
+def test_fruitless_trials_find_nothing_where_others_do() -> None:
+    family = load_family("gridworld")
+    tasks = family.sample_tasks(6, np.random.default_rng(0))
+    owner = np.repeat(np.arange(6), 60)
+    table = collect(family, tasks[owner], 1, episodes=2).cut(4)
+    pools = [np.flatnonzero(owner == task) for task in range(6)]
+    rows = np.arange(0, 360, 9)
+    found = {}
+    for share in (0.0, 0.5, 1.0):
+        config = RelabellingConfig(
+            donors="any-task", whole_trials=1.0, fruitless=share, task_averaging=True
+        )
+        rng = np.random.default_rng(2)
+        trials = relabel_batch(rng, table, rows, owner, pools, family, tasks, config)
+        reached = (trials.next_observations == tasks[owner[rows]][:, None, None]).all(-1)
+        np.testing.assert_array_equal(trials.rewards > 0, reached)  # whatever was drawn again
+        found[share] = float(reached.any((1, 2)).mean())
+    assert found[0.0] > 0.4
+    assert found[1.0] < 0.05
+    assert found[1.0] < found[0.5] < found[0.0]
+
+
+def test_fruitless_trials_need_averaged_outcomes() -> None:
+    with pytest.raises(ValidationError, match="set task_averaging to true"):
+        RelabellingConfig(whole_trials=1.0, fruitless=0.5)
+    with pytest.raises(ValidationError, match="fruitless is about whole trials"):
+        RelabellingConfig(fruitless=0.5, task_averaging=True)

@@ -59,7 +59,9 @@ def test_fields_come_back_exactly(
 
 
 def test_the_shapes_are_those_of_the_contract() -> None:
-    layout = HyperStateLayout(5, 7, 2, 10, 3, 2, 4, n_actions=5, belief_rewards=True)
+    layout = HyperStateLayout(
+        5, 7, 2, 10, 3, 2, 4, n_actions=5, belief_rewards=True, outcomes=True, pieces=2
+    )
     shapes = {name: (field.shape, str(field.dtype)) for name, field in layout.fields().items()}
     assert shapes == {
         "observations": ((5, 7, 2, 11, 3), "float32"),
@@ -68,6 +70,9 @@ def test_the_shapes_are_those_of_the_contract() -> None:
         "terminations": ((5, 7, 2, 10), "bool"),
         "beliefs": ((5, 7, 21, 8), "float32"),
         "belief_rewards": ((5, 7, 2, 10), "float32"),
+        "other_chances": ((5, 7, 2, 10), "float32"),
+        "other_rewards": ((5, 7, 2, 10), "float32"),
+        "other_beliefs": ((5, 7, 20, 8), "float32"),
     }
     assert layout.nbytes(["rewards", "terminations"]) == 5 * 7 * 20 * 5
     assert HyperStateLayout.from_json(layout.to_json()) == layout

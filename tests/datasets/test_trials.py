@@ -44,6 +44,33 @@ def test_valid_trials_pass_and_know_their_sizes(make_trials: Any, sizes: dict[st
     assert_equal(Trials.from_arrays(trials.arrays), trials)
 
 
+@settings(max_examples=50, deadline=None)
+@given(sizes=SIZES, steps=st.integers(1, 4), pieces=st.integers(1, 3))
+def test_pieces_hold_the_steps_in_order(
+    make_trials: Any, sizes: dict[str, Any], steps: int, pieces: int
+) -> None:
+    trials: Trials = make_trials(**{**sizes, "horizon": steps * pieces})
+    cut = trials.cut(steps).validate("pieces", sizes["n_actions"])
+    assert (cut.episodes, cut.horizon) == (trials.episodes * pieces, steps)
+    flat = (trials.count, trials.steps)
+    for name in trials.arrays:
+        if name == "observations":
+            ours, theirs = cut.observations[:, :, :-1], trials.observations[:, :, :-1]
+            after = cut.next_observations.reshape(*flat, -1)
+            np.testing.assert_array_equal(after, trials.next_observations.reshape(*flat, -1))
+        else:
+            ours, theirs = cut.arrays[name], trials.arrays[name]
+        np.testing.assert_array_equal(ours.reshape(*flat, -1), theirs.reshape(*flat, -1))
+    assert_equal(trials.cut(trials.horizon), trials)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 3, 8])
+def test_unequal_pieces_are_refused(make_trials: Any, steps: int) -> None:
+    trials = make_trials(0, 2, 2, 4, 2, 1, None, False)
+    with pytest.raises(DataError, match=f"episodes of 4 steps .* pieces of {steps}"):
+        trials.cut(steps)
+
+
 @settings(max_examples=100, deadline=None)
 @given(sizes=SIZES, cut=st.integers(0, 5))
 def test_cutting_and_joining_is_the_identity(

@@ -100,3 +100,17 @@ def test_written_out_recurrence_is_torchs_gru() -> None:
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+def test_observations_get_as_many_layers_as_asked_for() -> None:
+    config = EncoderConfig(embedding_layers=2, observation_embedding=6, sees_observation=True)
+    encoder = BeliefEncoder(config, 3, 2, None, torch.Generator().manual_seed(0))
+    shapes = {n: tuple(p.shape) for n, p in encoder.embedding.named_parameters() if "weight" in n}
+    assert shapes == {
+        "layers.action.weight": (16, 2),
+        "layers.next_observation.0.weight": (6, 3),
+        "layers.next_observation.2.weight": (6, 6),
+        "layers.reward.weight": (16, 1),
+        "layers.observation.0.weight": (6, 3),
+        "layers.observation.2.weight": (6, 6),
+    }

@@ -46,6 +46,36 @@ def test_pairs_broadcast() -> None:
     assert vae.state_decoder(latents, inputs).shape == (4, 7, 6, 3)
 
 
+def test_products_of_all_pairs_are_those_of_each() -> None:
+    decoder = RewardDecoderConfig(product_features=4, layers=(6,))
+    vae = Vae(VaeModelConfig(reward_decoder=decoder), 3, 2)
+    inputs = vae.decoder_inputs(make_transitions(4, 6))
+    latents = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(1))
+    spread = {name: part[:, None] for name, part in inputs.items()}
+    each = vae.reward_decoder(latents[:, :, None], spread)
+    assert each.shape == (4, 7, 6, 1)
+    torch.testing.assert_close(vae.reward_decoder.pairs(latents, inputs), each[..., 0])
+
+
+def test_a_product_tells_places_apart_by_the_latent() -> None:
+    """The sign of m_i for a place of kind i: no sum of a function of m and one of x gives that."""
+    decoder = RewardDecoderConfig(product_features=8, layers=(16,))
+    vae = Vae(VaeModelConfig(reward_decoder=decoder), 3, 2)
+    draw = torch.Generator().manual_seed(0)
+    optimiser = torch.optim.Adam(vae.reward_decoder.parameters(), 1e-2)
+    for _ in range(300):
+        latents = torch.randn(32, 1, 5, generator=draw).sign()
+        kinds = torch.randint(0, 3, (32, 10), generator=draw)
+        places = torch.eye(3)[kinds]
+        wanted = latents[:, 0].gather(1, kinds)
+        found = vae.reward_decoder.pairs(latents, {"next_observation": places})[:, 0]
+        loss = (found - wanted).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) < 0.05
+
+
 def test_discrete_actions_become_one_hot() -> None:
     features = action_features(torch.tensor([[2], [0]]), 3, torch.float32)
     assert features.tolist() == [[0, 0, 1], [1, 0, 0]]

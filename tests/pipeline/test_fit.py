@@ -51,6 +51,22 @@ def test_policy_replaying_needs_two_tasks_in_every_group(
             ["vae.relabelling.whole_trials=1", "vae.relabelling.until_success=true"],
             "needs a reward of two values",
         ),
+        ("gridworld", ["vae.relabelling.piece_steps=4"], "have 15 steps: use a divisor"),
+        (
+            "point_robot",
+            ["relabel.relabelling.task_averaging=true"],
+            "differ in a reward of two values",
+        ),
+        ("escape_room", ["relabel.relabelling.task_averaging=true"], "set it to false"),
+        (
+            "gridworld",
+            [
+                "relabel.relabelling.task_averaging=true",
+                "relabel.belief_rewards=true",
+                "offline.use_belief_rewards=true",
+            ],
+            "both replace rewards",
+        ),
         ("gridworld", ["relabel.trials=501"], "but collect makes 500: lower relabel.trials"),
         ("gridworld", ["relabel.skip_trials=500"], "keeps all trials a task after the first 500"),
         ("point_robot", ["vae.model.reward_decoder.likelihood=bernoulli"], "use squared-error"),

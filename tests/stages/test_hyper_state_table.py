@@ -14,16 +14,35 @@ from datasets.hyper_state_layout import HyperStateLayout
 from datasets.hyper_states import HyperStateWriter
 from stages.config import OfflineConfig
 from stages.errors import StageError
-from stages.hyper_state_table import HyperStateTable, n_step
+from stages.hyper_state_table import HyperStateTable
 
 TASKS, TRIALS, K, H, L = 2, 3, 2, 4, 2
 T = K * H
 
 
-def write_store(folder: Path, n_actions: int | None = None, belief_rewards: bool = False) -> None:
-    """Observations (task, trial, episode, time); beliefs count t; terminations where t % 5 == 0."""
+def write_store(
+    folder: Path,
+    n_actions: int | None = None,
+    belief_rewards: bool = False,
+    outcomes: bool = False,
+    pieces: int = 1,
+) -> None:
+    """Observations (task, trial, episode, time); beliefs count t; terminations where t % 5 == 0.
+
+    Other outcomes stand at odd steps: of reward r with chance 1 / (1 + r), reward -r, belief -b.
+    """
     layout = HyperStateLayout(
-        TASKS, TRIALS, K, H, 4, 1, L, n_actions=n_actions, belief_rewards=belief_rewards
+        TASKS,
+        TRIALS,
+        K,
+        H,
+        4,
+        1,
+        L,
+        n_actions=n_actions,
+        belief_rewards=belief_rewards,
+        outcomes=outcomes,
+        pieces=pieces,
     )
     step = np.arange(T).reshape(K, H)
     with HyperStateWriter(folder / "hyper_states.zarr", layout) as writer:
@@ -42,6 +61,14 @@ def write_store(folder: Path, n_actions: int | None = None, belief_rewards: bool
             }
             if belief_rewards:
                 fields["belief_rewards"] = -fields["rewards"]
+            if outcomes:
+                odd = np.broadcast_to(step % H % 2 == 1, number.shape)
+                chances, rewards = 1 / (1 + fields["rewards"]), -fields["rewards"]
+                fields["other_chances"] = np.where(odd, chances, 0).astype(np.float32)
+                fields["other_rewards"] = np.where(odd, rewards, 0).astype(np.float32)
+                odd_steps = odd.reshape(TRIALS, T, 1)
+                others = np.where(odd_steps, -fields["beliefs"][:, :-1], 0)
+                fields["other_beliefs"] = others.astype(np.float32)
             writer.write_task(task, fields)
 
 
@@ -66,13 +93,16 @@ def test_every_transition_is_the_definitions(
     write_store(tmp_path, n_actions)
     table = HyperStateTable.load(tmp_path, OfflineConfig(beliefs=beliefs), "cpu")
     width = 4 + 2 * L if beliefs else 4
-    assert table.rows.shape == (TASKS * TRIALS * (T + 1), width)
+    assert table.rows.shape == (TASKS * TRIALS * K * (H + 1), width)
     assert table.steps == T
     batch = table.sample(3000, torch.Generator().manual_seed(0))
     assert batch.states.shape == (1, 3000, width)
     assert batch.actions.shape == ((1, 3000) if n_actions else (1, 3000, 1))
     assert batch.next_actions is not None
-    drawn = {name: tensor[0].numpy() for name, tensor in batch._asdict().items()}
+    assert batch.others is None
+    drawn = {
+        name: tensor[0].numpy() for name, tensor in batch._asdict().items() if name != "others"
+    }
     actions, following = (drawn[n].reshape(3000) for n in ("actions", "next_actions"))
     seen = set()
     for row in range(3000):
@@ -128,30 +158,39 @@ def test_moments_are_those_of_all_rows(tmp_path: Path) -> None:
     np.testing.assert_allclose(deviation, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 8, 20])
-def test_n_step_targets_are_the_definitions(steps: int) -> None:
-    """A loop over every step: rewards until n, the trial's end or a termination, then the value."""
-    draw, discount = torch.Generator().manual_seed(0), 0.9
-    rewards = torch.randn(5, T, generator=draw)
-    continues = (torch.rand(5, T, generator=draw) > 0.2).float()
-    values = torch.randn(5, T + 1, generator=draw)
-    returns, factors, leaps = n_step(rewards, continues, steps, discount)
-    for trial, t in product(range(5), range(T)):
-        target, alive, k = 0.0, 1.0, 0
-        while k < steps and t + k < T:
-            target += alive * discount**k * float(rewards[trial, t + k])
-            alive *= float(continues[trial, t + k])
-            k += 1
-        assert leaps[t] == k
-        target += alive * discount**k * float(values[trial, t + k])
-        found = returns[trial, t] + discount * factors[trial, t] * values[trial, t + k]
-        assert float(found) == pytest.approx(target, abs=1e-5)
-
-
-def test_n_step_transitions_lead_to_the_hyper_state_n_steps_later(tmp_path: Path) -> None:
-    write_store(tmp_path)
-    table = HyperStateTable.load(tmp_path, OfflineConfig(n_steps=3), "cpu")
+def test_a_piece_ends_with_its_own_last_observation(tmp_path: Path) -> None:
+    """Two pieces an episode: only every second end is a reset."""
+    write_store(tmp_path, pieces=2)
+    table = HyperStateTable.load(tmp_path, OfflineConfig(), "cpu")
     batch = table.sample(500, torch.Generator().manual_seed(0))
-    before, after = batch.states[0, :, -1], batch.next_states[0, :, -1]
-    left = T - before % 100
-    torch.testing.assert_close(after - before, left.clamp(max=3))
+    seen = set()
+    for here, after in zip(batch.states[0].tolist(), batch.next_states[0].tolist(), strict=True):
+        task, trial, piece, h, belief = here[:5]
+        assert after == [task, trial, piece, h + 1, *[belief + 1] * (2 * L)]
+        seen.add((piece, h))
+    assert seen == set(product(range(K), range(H)))  # K = 2 pieces are one episode: no reset at all
+
+
+def test_other_outcomes_stand_beside_their_transitions(tmp_path: Path) -> None:
+    write_store(tmp_path, outcomes=True)
+    table = HyperStateTable.load(tmp_path, OfflineConfig(), "cpu")
+    batch = table.sample(500, torch.Generator().manual_seed(0))
+    assert batch.others is not None
+    places, chances, rewards, next_states = batch.others
+    doubtful = [row for row, state in enumerate(batch.states[0]) if state[3] % 2 == 1]  # odd steps
+    assert places.tolist() == doubtful
+    logged = batch.rewards[:, places]
+    torch.testing.assert_close(chances, 1 / (1 + logged))
+    torch.testing.assert_close(rewards, -logged)
+    observations = batch.next_states[:, places, :4]
+    assert torch.equal(next_states[..., :4], observations)
+    wanted = -(batch.states[:, places, 4:])
+    assert torch.equal(next_states[..., 4:], wanted)
+    blind = HyperStateTable.load(tmp_path, OfflineConfig(beliefs=False), "cpu")
+    assert blind.sample(5, torch.Generator()).others is None
+
+
+def test_belief_rewards_beside_other_outcomes_are_refused(tmp_path: Path) -> None:
+    write_store(tmp_path, belief_rewards=True, outcomes=True)
+    with pytest.raises(StageError, match=r"set relabel\.relabelling\.task_averaging to false"):
+        HyperStateTable.load(tmp_path, OfflineConfig(use_belief_rewards=True), "cpu")

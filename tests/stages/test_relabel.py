@@ -13,11 +13,12 @@ from scripted_trials import write_scripted
 
 import stages.relabel
 from algorithms.errors import AlgorithmError
-from algorithms.filtering import OnlineFilter
+from algorithms.filtering import OnlineFilter, encode_outcomes
 from algorithms.vae_files import describe, load_vae, save_vae
 from datasets.files import digest_tree, read_json
 from datasets.hyper_states import HyperStates
 from datasets.trial_store import read_meta, read_trials
+from datasets.trials import Trials
 from environments.registry import load_family
 from models.config import VaeModelConfig
 from stages.config import RelabelConfig
@@ -226,3 +227,45 @@ def test_copies_follow_the_trials_or_stand_alone(inputs: dict[str, Path], tmp_pa
 def test_nothing_to_keep_is_refused() -> None:
     with pytest.raises(ValidationError, match="nothing is left"):
         RelabelConfig(original_trials=False)
+
+
+def test_pieces_and_both_outcomes_are_stored(inputs: dict[str, Path], tmp_path: Path) -> None:
+    config = RelabelConfig.model_validate(
+        {
+            "relabelled_copies": 2,
+            "relabelling": {
+                "donors": "any-task",
+                "whole_trials": 1.0,
+                "piece_steps": 5,
+                "task_averaging": True,
+            },
+        }
+    )
+    run(config, inputs, tmp_path)
+    store = HyperStates.open(tmp_path / "output" / "hyper_states.zarr")
+    assert (store.layout.episodes, store.layout.horizon, store.layout.pieces) == (12, 5, 3)
+    meta = read_meta(inputs["trials"])
+    family, vae = load_family("gridworld"), load_vae(inputs["vae"])
+    for task in range(TASKS):
+        fields = store.read(store.names, task)
+        trials = read_trials(inputs["trials"], task).cut(5)
+        np.testing.assert_array_equal(fields["rewards"][:TRIALS], trials.rewards)
+        kept = Trials(*(fields[n] for n in ("observations", "actions", "rewards")),
+                      fields["terminations"], fields["terminations"])  # fmt: skip
+        own = np.full(kept.count, task)
+        expected = encode_outcomes(vae, kept, own, family, meta.tasks_train, 256)
+        for name, array in expected._asdict().items():
+            np.testing.assert_allclose(fields[name], array, atol=1e-6)
+        assert (fields["other_chances"] > 0).any()
+
+
+def test_outcomes_of_other_dynamics_are_refused(tmp_path: Path) -> None:
+    write_scripted(tmp_path / "trials", "escape_room", 2, 2)
+    save_model(tmp_path / "vae", "escape_room", BLIND_MODEL)
+    folders = {"trials": tmp_path / "trials", "vae": tmp_path / "vae"}
+    with pytest.raises(StageError, match="tasks of escape_room differ in dynamics"):
+        run(
+            RelabelConfig.model_validate({"relabelling": {"task_averaging": True}}),
+            folders,
+            tmp_path,
+        )

@@ -67,7 +67,8 @@ def random_batch(
 
 def only(batch: Batch, agent: int) -> Batch:
     """The rows of one agent, as a batch of one agent."""
-    return Batch(*(field[agent : agent + 1] for field in batch))
+    fields = {n: f[agent : agent + 1] for n, f in batch._asdict().items() if f is not None}
+    return Batch(**fields)
 
 
 def share_noise(

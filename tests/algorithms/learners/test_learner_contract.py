@@ -23,6 +23,7 @@ from torch.nn.functional import one_hot
 from algorithms.config import LearnerConfig
 from algorithms.errors import AlgorithmError
 from algorithms.learners import Batch, Learner, make_learner
+from algorithms.learners.base import OtherOutcomes
 from datasets.checkpoints import load_tensors, save_tensors
 
 # What a rule needs to leave the (uniformly random) log behind on the identity environment.
@@ -265,3 +266,49 @@ def test_rules_and_actions_must_fit(rule: str, discrete: bool, message: str) -> 
     config = LearnerConfig(rule=rule)  # type: ignore[arg-type]
     with pytest.raises(AlgorithmError, match=message):
         make_learner(config, 3, 1, 4 if discrete else None, seed=0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_targets_average_over_other_outcomes(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(1 - p) y + p y' where a batch knows of another outcome, y elsewhere."""
+    learner = make(rule, agents=2, discount=0.7)
+    batch = random_batch(rule, agents=2)
+    # Any function of the next state stands for its value: rules that draw actions would differ.
+    monkeypatch.setattr(learner, "next_values", lambda b: b.next_states.sum(2))
+    draw = torch.Generator().manual_seed(3)
+    places = torch.tensor([1, 4, 5])
+    chances = torch.rand((2, 3), generator=draw)
+    rewards = torch.randn((2, 3), generator=draw)
+    following = torch.randn((2, 3, batch.states.shape[2]), generator=draw)
+    others = OtherOutcomes(places, chances, rewards, following)
+    plain = learner.targets(batch)
+    found = learner.targets(batch._replace(others=others))
+    for agent in range(2):
+        for row in range(batch.rewards.shape[1]):
+            logged = batch.rewards[agent, row] + 0.7 * batch.continues[agent, row] * (
+                batch.next_states[agent, row].sum()
+            )
+            torch.testing.assert_close(plain[agent, row], logged)
+            expected = logged
+            if row in places:
+                i = places.tolist().index(row)
+                other = rewards[agent, i] + 0.7 * batch.continues[agent, row] * (
+                    following[agent, i].sum()
+                )
+                expected = (1 - chances[agent, i]) * logged + chances[agent, i] * other
+            torch.testing.assert_close(found[agent, row], expected)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_update_reads_other_outcomes(rule: str) -> None:
+    learners = [make(rule, agents=1) for _ in range(2)]
+    batch = random_batch(rule, agents=1)
+    others = OtherOutcomes(
+        torch.arange(2), torch.full((1, 2), 0.5), torch.full((1, 2), 9.0), batch.states[:, :2]
+    )
+    losses = [
+        learner.update(b)
+        for learner, b in zip(learners, (batch, batch._replace(others=others)), strict=True)
+    ]
+    name = "loss" if "loss" in losses[0] else "critic_loss"
+    assert losses[0][name] != losses[1][name]
