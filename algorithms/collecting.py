@@ -13,11 +13,13 @@ Deliberate deviations from the published program:
   small on the point robots);
 - policy replaying (for families whose tasks differ in dynamics) happens while the agents learn:
   in a share of the trials the first half of the episodes is acted by another task's current
-  agent, in this task's own simulator.
+  agent, in this task's own simulator; or, beyond the published method, the agent changes every
+  few steps, so that where a trial goes tells less of its task.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,12 +196,13 @@ def run_trials(
     trials: int,
     actor: Actor,
     starts: np.random.Generator,
-    donors: Tensor | None = None,
+    donors: Sequence[Tensor | None] = (None,),
 ) -> NDArray[np.float64]:
     """Run `trials` trials on every task of the log at once and append them.
 
-    `simulator` holds tasks x trials environments, task by task. With `donors` the first half of
-    the episodes is acted by another task's agent. Returns (tasks,) mean summed reward of a trial.
+    `simulator` holds tasks x trials environments, task by task. `donors` says who acts in each of
+    so many equal parts of a trial: other tasks' agents (tasks,), or each task's own where None.
+    Returns (tasks,) mean summed reward of a trial.
 
     Raises:
         DataError: an observation or a reward is NaN or infinite; names task, trial and step.
@@ -208,12 +211,12 @@ def run_trials(
     block = slice(log.filled, log.filled + trials)
     lead = (tasks, trials)
     for episode in range(episodes):
-        guests = donors if donors is not None and episode < max(1, episodes // 2) else None
         reset = simulator.reset(starts)
         log.check(reset, "observation", f"reset of episode {episode}")
         observation = torch.from_numpy(reset).view(*lead, -1)
         log.observations[:, block, episode, 0] = observation
         for step in range(steps):
+            guests = donors[(episode * steps + step) * len(donors) // (episodes * steps)]
             actions = actor.act(observation, guests)
             result = simulator.step(actions.numpy())
             for array, noun in (

@@ -72,6 +72,17 @@ def _problems(config: RunConfig, spec: Spec) -> Iterator[str]:
                 f"{spec.horizon} steps: use a divisor of that"
             )
     collect, relabel = config.collect, config.relabel
+    turns = collect.replaying_steps
+    if turns is not None and spec.horizon % turns:
+        yield (
+            f"collect.replaying_steps is {turns}, but episodes of {spec.name} have {spec.horizon} "
+            "steps: use a divisor of that"
+        )
+    if turns is not None and not collect.policy_replaying:
+        yield (
+            "collect.replaying_steps is about replayed trials, but collect.policy_replaying is 0: "
+            "set one of them otherwise"
+        )
     if relabel.keeps_outcomes and (
         spec.binary_reward is None or spec.tasks_differ_in == "dynamics"
     ):

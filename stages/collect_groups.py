@@ -193,12 +193,22 @@ class Group:
         left = max(0.0, 1.0 - rounds / config.epsilon_decay)
         return config.epsilon_end + (1.0 - config.epsilon_end) * left
 
-    def _donors(self, random_round: bool) -> Tensor | None:
-        """Policy replaying: whose agent acts first in each task of this round, if one does."""
-        share = self.job.config.policy_replaying
-        if random_round or not share or self.starts.random() >= share:
-            return None
-        return derangement(len(self.job.tasks), self.starts)
+    def _donors(self, random_round: bool) -> list[Tensor | None]:
+        """Policy replaying: who acts in each part of this round's trials; None is a task's own."""
+        config = self.job.config
+        if random_round or not config.policy_replaying:
+            return [None]
+        if self.starts.random() >= config.policy_replaying:
+            return [None]
+        count, spec = len(self.job.tasks), self.family.spec
+        episodes = config.episodes or spec.episodes
+        if config.replaying_steps is None:
+            donors = derangement(count, self.starts)
+            leading = max(1, episodes // 2)
+            return [donors] * leading + [None] * (episodes - leading)
+        parts = episodes * spec.horizon // config.replaying_steps
+        own = self.starts.random(parts) < 0.5
+        return [None if mine else derangement(count, self.starts) for mine in own]
 
     def _learn(self, learner: Learner) -> None:
         for _ in range(self.job.config.updates_per_iteration):

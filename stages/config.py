@@ -61,6 +61,13 @@ class CollectConfig(FrozenConfig):
         le=1,
         description="share of rounds' trials whose first half another task's agent acts",
     )
+    replaying_steps: PositiveInt | None = Field(
+        None,
+        # left out where null: earlier collections keep their fingerprints
+        exclude_if=lambda steps: steps is None,
+        description="in replayed trials the task's own agent and others take turns, drawn anew "
+        "every so many steps; must divide the horizon; another acts the first half if null",
+    )
     group_size: PositiveInt = Field(
         20, description="tasks trained as one batched network; groups spread over workers"
     )

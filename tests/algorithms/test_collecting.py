@@ -166,17 +166,19 @@ class Witness(Actor):
         return super().act(observations, donors)
 
 
-@pytest.mark.parametrize(("episodes", "replayed"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2)])
-def test_donors_act_in_the_first_half_of_the_episodes_only(episodes: int, replayed: int) -> None:
+@pytest.mark.parametrize(("episodes", "parts"), [(1, 1), (2, 2), (3, 3), (2, 10), (4, 2)])
+def test_whoever_is_named_acts_in_each_part_of_a_trial(episodes: int, parts: int) -> None:
     family, rng = load_family("point_robot_wind"), np.random.default_rng(0)
     tasks = family.sample_tasks(2, rng)
     log = ExperienceLog.empty(family, 2, 1, episodes)
     witness = Witness("point_robot_wind")
-    donors = derangement(2, rng)
+    donors = [derangement(2, rng) if part % 2 else None for part in range(parts)]
     simulator = group_simulator(family, tasks, 1, "origin")
     run_trials(log, simulator, 1, witness, rng, donors)
-    given = [guests is donors for guests in witness.guests]
-    assert given == [k < replayed for k in range(episodes) for _ in range(family.spec.horizon)]
+    length = episodes * family.spec.horizon // parts
+    expected = [donor for donor in donors for _ in range(length)]
+    assert len(witness.guests) == len(expected)
+    assert all(given is wanted for given, wanted in zip(witness.guests, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", ["gridworld", "point_robot_wind"])

@@ -51,6 +51,8 @@ def test_policy_replaying_needs_two_tasks_in_every_group(
             ["vae.relabelling.whole_trials=1", "vae.relabelling.until_success=true"],
             "needs a reward of two values",
         ),
+        ("escape_room", ["collect.replaying_steps=7"], "have 60 steps: use a divisor"),
+        ("gridworld", ["collect.replaying_steps=5"], "is about replayed trials"),
         ("gridworld", ["vae.relabelling.piece_steps=4"], "have 15 steps: use a divisor"),
         (
             "point_robot",

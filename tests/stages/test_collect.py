@@ -414,11 +414,32 @@ def test_epsilon_falls_from_one_to_its_end() -> None:
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.5, 1000), (1.0, 2000)])
 def test_policies_are_replayed_in_a_share_of_the_rounds(share: float, expected: int) -> None:
     group = make_group(SAC_RUN, policy_replaying=share)
-    assert group._donors(random_round=True) is None
+    assert group._donors(random_round=True) == [None]
     drawn = [group._donors(random_round=False) for _ in range(2000)]
-    donors = [one for one in drawn if one is not None]
-    assert len(donors) == pytest.approx(expected, abs=100)
-    assert all((one != torch.arange(3)).all() for one in donors)
+    replayed = [parts for parts in drawn if parts[0] is not None]
+    assert len(replayed) == pytest.approx(expected, abs=100)
+    for parts in replayed:
+        leading = max(1, len(parts) // 2)
+        assert all(one is not None and (one != torch.arange(3)).all() for one in parts[:leading])
+        assert parts[leading:] == [None] * (len(parts) - leading)
+
+
+def test_agents_take_turns_in_replayed_trials() -> None:
+    group = make_group(SAC_RUN, policy_replaying=1.0, replaying_steps=1)
+    spec = group.family.spec
+    parts = [part for _ in range(200) for part in group._donors(random_round=False)]
+    episodes = group.job.config.episodes or spec.episodes
+    assert len(parts) == 200 * episodes * spec.horizon
+    others = [one for one in parts if one is not None]
+    assert len(others) / len(parts) == pytest.approx(0.5, abs=0.1)
+    assert all((one != torch.arange(3)).all() for one in others)
+    assert len({tuple(one.tolist()) for one in others}) == 2  # every cycle of three tasks
+
+
+def test_a_null_turn_leaves_fingerprints_alone() -> None:
+    assert "replaying_steps" not in make_config(SAC_RUN).model_dump(mode="json")
+    turns = make_config(SAC_RUN, policy_replaying=0.5, replaying_steps=1)
+    assert turns.model_dump(mode="json")["replaying_steps"] == 5
 
 
 def test_jobs_count_their_rounds_and_trials() -> None:
