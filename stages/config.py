@@ -134,6 +134,15 @@ class OfflineConfig(FrozenConfig):
     learning_rate_decay: float = Field(
         0.5, ge=0, le=1, description="last share of the updates, over which rates go to zero"
     )
+    weight_averaging: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        # left out where 0: agents trained before there was any keep their fingerprints
+        exclude_if=lambda rate: rate == 0,
+        description="rate at which the weights that act follow the trained ones, a moving average "
+        "that steadies scores; 0: the trained ones act",
+    )
     evaluate_every: PositiveInt = Field(5000, description="updates between evaluations")
     log_every: PositiveInt = Field(500, description="updates between logged losses")
     memory_gb: PositiveFloat = Field(8.0, description="largest hyper-state table held in memory")

@@ -84,13 +84,23 @@ class Evaluator:
 
 
 class Training:
-    """The state of one run: learner, random draws, curves, and the best weights so far."""
+    """The state of one run: learner, random draws, curves, and the best weights so far.
+
+    `actor` is the learner itself, or another one whose weights are a moving average of its.
+    """
 
     def __init__(
-        self, learner: Learner, draws: torch.Generator, config: OfflineConfig, folder: Path
+        self,
+        learner: Learner,
+        actor: Learner,
+        draws: torch.Generator,
+        config: OfflineConfig,
+        folder: Path,
     ) -> None:
         """Start at update 0; checkpoints go to `folder`."""
-        self.learner, self.draws, self.config = learner, draws, config
+        self.learner, self.actor, self.draws, self.config = learner, actor, draws, config
+        if actor is not learner:
+            actor.load_weights(learner.weights())
         self.file = CheckpointFile(folder / "training.safetensors")
         self._rates = {name: adam.learning_rate for name, adam in learner.optimisers.items()}
         self.step = 0
@@ -111,7 +121,7 @@ class Training:
     @property
     def agent(self) -> MetaAgent:
         """The agent as it stands."""
-        return MetaAgent(self.learner, self.config.beliefs)
+        return MetaAgent(self.actor, self.config.beliefs)
 
     def update(self, batch: Batch) -> None:
         """One gradient step at the learning rate that this step has.
@@ -128,6 +138,11 @@ class Training:
         for name, value in self.learner.update(batch).items():
             totals[name] = totals[name] + value if name in totals else value.clone()
         self.step += 1
+        if self.actor is not self.learner:
+            # at first a plain mean, so that the initial weights are soon forgotten
+            rate = max(self.config.weight_averaging, 1.0 / (self.step + 1))
+            average, newest = self.actor.weights(), self.learner.weights()
+            torch._foreach_lerp_(list(average.values()), list(newest.values()), rate)
         if self.step % self._check_every == 0:
             self._check({name: total for name, total in totals.items() if name.endswith("loss")})
 
@@ -143,7 +158,7 @@ class Training:
 
     def evaluate(self, evaluator: Evaluator) -> Row:
         """One evaluation on the test tasks; keeps the best weights."""
-        self._check(self.learner.weights())
+        self._check(self.actor.weights())
         returns = evaluator.returns(self.agent)
         total = returns.sum(1)
         row = {"step": float(self.step), "return_mean": float(total.mean())}
@@ -152,7 +167,7 @@ class Training:
         self.evaluations.append(row)
         if row["return_mean"] > self.best:
             self.best, self.best_step = row["return_mean"], self.step
-            self.best_weights = {k: v.clone() for k, v in self.learner.weights().items()}
+            self.best_weights = {k: v.clone() for k, v in self.actor.weights().items()}
         return row
 
     def save(self) -> None:
@@ -163,6 +178,8 @@ class Training:
         """
         tensors = {f"learner.{k}": v for k, v in self.learner.to_checkpoint().items()}
         self._check(tensors)
+        if self.actor is not self.learner:
+            tensors |= {f"actor.{k}": v for k, v in self.actor.weights().items()}
         tensors |= {f"best.{k}": v for k, v in self.best_weights.items()}
         tensors |= {f"totals.{k}": v for k, v in self._totals.items()}
         tensors["draws"] = self.draws.get_state()
@@ -185,6 +202,8 @@ class Training:
         arrays, note = stored
         tensors = {k: torch.from_numpy(v) for k, v in arrays.items()}
         self.learner.from_checkpoint(_under("learner.", tensors))
+        if self.actor is not self.learner:
+            self.actor.load_weights(_under("actor.", tensors))
         self.best_weights = _under("best.", tensors)
         totals = _under("totals.", tensors)
         self._totals = {name: totals[name].to(self.learner.device) for name in note["totals"]}
@@ -252,13 +271,16 @@ def train_offline(
     if config.normalise:
         learner.set_normalisation(*table.moments())
     draws = torch_generator(seed, "train-offline", role, "batches", device=context.device)
-    training = Training(learner, draws, config, context.checkpoints)
+    actor = learner
+    if config.weight_averaging:
+        actor = build_agent(description, weights_seed, context.device)
+    training = Training(learner, actor, draws, config, context.checkpoints)
     training.restore()
     _train(training, table, evaluator, context)
     save_description(output, description)
-    save_weights(output / FINAL, learner, training.step)
-    learner.load_weights(training.best_weights)
-    save_weights(output / BEST, learner, training.best_step)
+    save_weights(output / FINAL, actor, training.step)
+    actor.load_weights(training.best_weights)
+    save_weights(output / BEST, actor, training.best_step)
     _write_curve(output / "metrics.csv", training.metrics)
     _write_curve(output / "evaluations.csv", training.evaluations)
 

@@ -214,9 +214,10 @@ def test_a_seed_gives_the_same_bytes_and_another_does_not(
 
 
 @pytest.mark.parametrize("when", [0, 1, 7, 10, 16, 29])
-@pytest.mark.parametrize("rule", ["dqn", "td3bc"])
+@pytest.mark.parametrize(("rule", "averaging"), [("dqn", 0.0), ("dqn", 0.1), ("td3bc", 0.0)])
 def test_a_killed_run_goes_on_to_the_same_bytes(
     rule: str,
+    averaging: float,
     when: int,
     corridor: Inputs,
     drift: Inputs,
@@ -224,7 +225,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inputs = corridor if rule == "dqn" else drift
-    config = make_config(rule)
+    config = make_config(rule, weight_averaging=averaging)
     straight = run(config, inputs, tmp_path / "straight")
     update, steps = Training.update, []
 
@@ -280,6 +281,35 @@ def test_learning_rates_decay_over_the_last_updates(
     rates.clear()
     run(make_config(learning_rate_decay=0.0, **settings), corridor, tmp_path / "b")
     assert rates == [0.1] * 10
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.3])
+def test_the_weights_that_act_are_a_moving_average(
+    rate: float, corridor: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, seen = DQN.update, []
+
+    def noting(learner: DQN, batch: Any) -> dict[str, torch.Tensor]:
+        if not seen:
+            seen.append({k: v.clone() for k, v in learner.weights().items()})
+        metrics = update(learner, batch)
+        seen.append({k: v.clone() for k, v in learner.weights().items()})
+        return metrics
+
+    monkeypatch.setattr(DQN, "update", noting)
+    run(make_config(weight_averaging=rate), corridor, tmp_path)
+    found, _ = load_tensors(tmp_path / "output" / FINAL)
+    expected = seen[0]
+    for step, newest in enumerate(seen[1:], start=1):
+        share = max(rate, 1 / (step + 1)) if rate else 1.0
+        expected = {k: (1 - share) * v + share * newest[k] for k, v in expected.items()}
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_no_averaging_leaves_fingerprints_alone() -> None:
+    assert "weight_averaging" not in make_config().model_dump(mode="json")
+    assert make_config(weight_averaging=0.1).model_dump(mode="json")["weight_averaging"] == 0.1
 
 
 # ---------------------------------------------------------------------- divergence
