@@ -25,6 +25,7 @@ from pydantic import BaseModel, Field, NonNegativeInt
 from pipeline.again import run_words
 from pipeline.artifacts import publish_artifacts
 from pipeline.config import RuntimeConfig
+from pipeline.fit import check_fit
 from pipeline.overrides import (
     CollectOverrides,
     EvaluateOverrides,
@@ -136,6 +137,7 @@ def collect_vae_offline(
     sections = (("collect", collect), ("vae", vae), ("relabel", relabel), ("offline", offline))
     texts = [text for section in (*sections, ("evaluate", evaluate)) for text in settings(*section)]
     loaded = load_config(preset, [*texts, *overrides])
+    check_fit(loaded.config)
     session = SESSION.get() or Session(Store(default_root()), threading.Event())
     caller = TaskCaller(session)
     for seed in seeds:

@@ -20,7 +20,7 @@ from datasets.errors import DataError
 from pipeline import embedded, prefect_server
 from pipeline.config import RuntimeConfig
 from pipeline.embedded import execute_with_prefect
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.run import RunRequest, execute
 from pipeline.store import Store
 from stages.context import Interrupted
@@ -243,3 +243,11 @@ def test_the_flow_on_its_own_takes_sections_and_seeds(
     assert "--set vae.elbo.kl_weight=0.5" in record.command
     assert record.command.endswith("--seed 2 --name mine --threads 1")
     assert (store.root / "reports" / "mine" / "index.html").is_file()
+
+
+def test_the_flow_refuses_what_does_not_fit_before_it_runs(toy: Any, store: Store) -> None:
+    from pipeline.flows import collect_vae_offline
+
+    with pytest.raises(ConfigError, match="lower relabel.trials or relabel.skip_trials"):
+        collect_vae_offline("toy", overrides=["relabel.skip_trials=1000000"])
+    assert not list(store.root.glob("records/*"))
