@@ -63,6 +63,11 @@ class HyperStateTable:
         """T, steps of a trial."""
         return len(self.before)
 
+    @property
+    def rows_each(self) -> int:
+        """Rows of a trial, K * (H + 1)."""
+        return len(self.rows) * self.steps // len(self.rewards)
+
     @classmethod
     def load(cls, folder: Path, config: OfflineConfig, device: str) -> HyperStateTable:
         """Read the Zarr store into one table.
@@ -108,7 +113,7 @@ class HyperStateTable:
         )
         trial = torch.div(drawn, self.steps, rounding_mode="floor")
         step = drawn - trial * self.steps
-        first = trial * (len(self.rows) // (len(self.rewards) // self.steps))
+        first = trial * self.rows_each
         next_states = self.rows.index_select(0, first + self.after.index_select(0, step))
         # the action that follows; at a trial's end there is none, and the last one stands in
         following = drawn + (step < self.steps - 1)
