@@ -248,6 +248,6 @@ def test_the_flow_on_its_own_takes_sections_and_seeds(
 def test_the_flow_refuses_what_does_not_fit_before_it_runs(toy: Any, store: Store) -> None:
     from pipeline.flows import collect_vae_offline
 
-    with pytest.raises(ConfigError, match="lower relabel.trials or relabel.skip_trials"):
+    with pytest.raises(ConfigError, match=r"lower relabel\.trials or relabel\.skip_trials"):
         collect_vae_offline("toy", overrides=["relabel.skip_trials=1000000"])
     assert not list(store.root.glob("records/*"))
