@@ -101,8 +101,9 @@ class Training:
         self.learner, self.actor, self.draws, self.config = learner, actor, draws, config
         if actor is not learner:
             actor.load_weights(learner.weights())
+        self._averages = list(actor.weights().values())  # live tensors
+        self._newest = list(learner.weights().values())
         self.file = CheckpointFile(folder / "training.safetensors")
-        self._rates = {name: adam.learning_rate for name, adam in learner.optimisers.items()}
         self.step = 0
         self.saved_step: int | None = None
         self.best = -np.inf
@@ -132,8 +133,8 @@ class Training:
         if self.config.learning_rate_decay:
             left = 1.0 - self.step / self.config.updates
             factor = min(1.0, left / self.config.learning_rate_decay)
-            for name, rate in self._rates.items():
-                self.learner.optimisers[name].learning_rate = rate * factor
+            for optimiser in self.learner.optimisers.values():
+                optimiser.decay = factor
         totals = self._totals
         for name, value in self.learner.update(batch).items():
             totals[name] = totals[name] + value if name in totals else value.clone()
@@ -141,8 +142,7 @@ class Training:
         if self.actor is not self.learner:
             # at first a plain mean, so that the initial weights are soon forgotten
             rate = max(self.config.weight_averaging, 1.0 / (self.step + 1))
-            average, newest = self.actor.weights(), self.learner.weights()
-            torch._foreach_lerp_(list(average.values()), list(newest.values()), rate)
+            torch._foreach_lerp_(self._averages, self._newest, rate)
         if self.step % self._check_every == 0:
             self._check({name: total for name, total in totals.items() if name.endswith("loss")})
 

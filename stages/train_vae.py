@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from algorithms.elbo import ElboTerms, elbo
 from algorithms.elbo_batch import check_likelihood
 from algorithms.errors import DivergenceError
-from algorithms.learners.optimiser import Adam
 from algorithms.memory import keep_freed_memory
+from algorithms.optimisers import Adam, Muon
 from algorithms.relabelling import check_relabelling
 from algorithms.vae_diagnostics import diagnose
 from algorithms.vae_files import VaeDescription, describe, save_vae
@@ -51,9 +51,7 @@ class Training:
 
     def __init__(self, vae: Vae, source: BatchSource, config: VaeConfig, folder: Path) -> None:
         self.vae, self.source, self.config = vae, source, config
-        self.optimiser = Adam(
-            list(vae.parameters()), config.learning_rate, clip=config.gradient_clip
-        )
+        self.optimiser = _optimiser(vae, config)
         self.file = CheckpointFile(folder / "training.safetensors")
         self.step = 0
         self.rows: list[Row] = []
@@ -67,9 +65,7 @@ class Training:
         """One gradient step; stops where the loss is not finite."""
         if self.config.learning_rate_decay:
             share = self.step / self.config.updates
-            self.optimiser.learning_rate = (
-                self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-            )
+            self.optimiser.decay = 0.5 * (1 + math.cos(math.pi * share))
         batch, noise, decoding = self.source.draw()
         terms = elbo(self.vae, batch, noise, self.config.elbo, decoding)
         self.optimiser.step(terms.loss[None])
@@ -109,7 +105,7 @@ class Training:
         weights = self.vae.state_dict()
         self._check(torch.cat([self._totals, *(tensor.flatten() for tensor in weights.values())]))
         tensors = {f"weights.{name}": tensor for name, tensor in weights.items()}
-        tensors |= {f"adam.{name}": tensor for name, tensor in self.optimiser.state().items()}
+        tensors |= {f"optimiser.{name}": tensor for name, tensor in self.optimiser.state().items()}
         tensors |= {"totals": self._totals, "noise": self.source.noise.get_state()}
         note = {
             "step": self.step,
@@ -129,7 +125,7 @@ class Training:
         tensors, note = {name: torch.from_numpy(a) for name, a in stored[0].items()}, stored[1]
         self.vae.load_state_dict(_under("weights.", tensors))
         for name, tensor in self.optimiser.state().items():
-            tensor.copy_(tensors[f"adam.{name}"])
+            tensor.copy_(tensors[f"optimiser.{name}"])
         self._totals.copy_(tensors["totals"])
         self.source.noise.set_state(tensors["noise"])
         self.source.rng.bit_generator.state = note["batches"]
@@ -222,6 +218,20 @@ def _write(
         for row in training.rows:
             values = (f"{row[name]:.8g}" if name in row else "" for name in COLUMNS[1:])
             writer.writerow([int(row["step"]), *values])
+
+
+def _optimiser(vae: Vae, config: VaeConfig) -> Adam | Muon:
+    """Adam for all parameters; Muon for weight matrices where it has a rate."""
+    parameters = list(vae.parameters())
+    rate, clip = config.learning_rate, config.gradient_clip
+    if config.muon_learning_rate is None:
+        return Adam(parameters, rate, clip=clip)
+    gates = {
+        id(p) for layer in vae.modules() if isinstance(layer, nn.GRU) for p in layer.parameters()
+    }
+    matrices = {p: 3 if id(p) in gates else 1 for p in parameters if p.dim() == 2}
+    others = [p for p in parameters if p.dim() != 2]
+    return Muon(matrices, others, config.muon_learning_rate, rate, clip=clip)
 
 
 def _detached(terms: ElboTerms) -> list[Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from algorithms.config import LearnerConfig
 from algorithms.errors import AlgorithmError
-from algorithms.learners.optimiser import Adam
+from algorithms.optimisers import Adam
 from models.mlp import EnsembleMLP
 
 _SMALLEST_STD = 1e-6

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from algorithms.config import LearnerConfig
 from algorithms.errors import AlgorithmError
 from algorithms.learners.base import Batch, Learner, Sizes, twin_values
-from algorithms.learners.optimiser import Adam
 from algorithms.learners.policies import Gaussian, gaussian, sample
+from algorithms.optimisers import Adam
 
 
 class SAC(Learner):
