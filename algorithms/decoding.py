@@ -30,10 +30,11 @@ from algorithms.config import RelabellingConfig
 from datasets.trials import Trials
 from environments.base import TaskFamily
 
+Bool = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-SAME_REWARD = 1e-5  # rewards closer than this are the same: float32 sums in another order
+_SAME_REWARD = 1e-5  # rewards closer than this are the same: float32 sums in another order
 
 
 class TaskAverage(NamedTuple):
@@ -86,26 +87,42 @@ def choose_decoded(
         decoded = steps._replace(rewards=_rewards(family, steps, tasks[own][:, None]))
     if not (config.enabled and config.task_averaging):
         return decoded
-    average = TaskAverage(
-        task_rewards(family, decoded, tasks), explaining(encoded, own, family, tasks)
-    )
-    return decoded._replace(average=average)
+    weights = explaining(agreement(encoded, own, family, tasks))
+    return decoded._replace(average=TaskAverage(_task_rewards(family, decoded, tasks), weights))
 
 
-def explaining(
+def agreement(
     trials: DecodedSteps, own: Int64, family: TaskFamily, tasks: NDArray[np.float64]
-) -> Float32:
+) -> Bool:
+    """Which tasks give each step the trial's reward, (B, T, N).
+
+    trials are steps in order, own (B,) their tasks, which always agree.
+    """
+    rewards = _task_rewards(family, trials, tasks)
+    agrees: Bool = np.abs(rewards - trials.rewards[..., None]) < _SAME_REWARD
+    agrees[np.arange(len(own)), :, own] = True
+    return agrees
+
+
+def explaining(agrees: Bool) -> Float32:
     """Uniform weights over the tasks that explain each trial's first i rewards, (B, T + 1, N).
 
-    trials are steps in order, own (B,) their tasks, which always explain them.
+    agrees (B, T, N) as `agreement` gives it.
     """
-    rewards = task_rewards(family, trials, tasks)
-    fits = np.abs(rewards - trials.rewards[..., None]) < SAME_REWARD
-    fits[np.arange(len(own)), :, own] = True
-    fits = np.concatenate([np.ones_like(fits[:, :1]), fits], 1)
-    weights = np.logical_and.accumulate(fits, 1).astype(np.float32)
+    explains = np.concatenate([np.ones_like(agrees[:, :1]), agrees], 1)
+    weights = np.logical_and.accumulate(explains, 1).astype(np.float32)
     weights /= weights.sum(-1, keepdims=True)
     return weights
+
+
+def other_chances(agrees: Bool) -> Float32:
+    """How likely another reward was at each step, given the rewards before it, (B, T).
+
+    agrees (B, T, N) as `agreement` gives it.
+    """
+    before = explaining(agrees)[:, :-1]
+    chances: Float32 = np.einsum("btn,btn->bt", before, ~agrees, dtype=np.float32)
+    return chances
 
 
 def _draw_steps(
@@ -129,7 +146,7 @@ def _rewards(family: TaskFamily, steps: DecodedSteps, tasks: NDArray[np.float64]
     return rewards.astype(np.float32, copy=False)
 
 
-def task_rewards(family: TaskFamily, steps: DecodedSteps, tasks: NDArray[np.float64]) -> Float32:
+def _task_rewards(family: TaskFamily, steps: DecodedSteps, tasks: NDArray[np.float64]) -> Float32:
     """Rewards of steps (B, S) under every task, (B, S, N)."""
     spread = steps._replace(
         observations=steps.observations[:, :, None],

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from algorithms.decoding import SAME_REWARD, explaining, own_steps, task_rewards
+from algorithms.decoding import agreement, other_chances, own_steps
 from algorithms.elbo import sample_latents
 from algorithms.elbo_batch import ElboBatch, make_batch, to_transitions
 from algorithms.errors import AlgorithmError
@@ -73,46 +73,32 @@ def encode_outcomes(
         )
     encoder = vae.encoder
     device = encoder.heads.weight.device
+    both = sum(family.spec.binary_reward)  # less one of the two rewards, this is the other
     beliefs = np.empty((trials.count, trials.steps + 1, encoder.belief_dim), np.float32)
-    chances = _other_chances(trials, own, family, tasks, block_trials)
-    other_rewards = np.where(chances > 0, sum(family.spec.binary_reward) - trials.rewards, 0.0)
+    chances = np.empty(trials.rewards.shape, np.float32)
     other_beliefs = np.zeros((trials.count, trials.steps, encoder.belief_dim), np.float32)
     for start in range(0, trials.count, block_trials):
         block = slice(start, start + block_trials)
-        steps = to_transitions(trials.select(block), device)
-        seen = steps.observations if encoder.sees_observation else None
-        hidden = encoder.hidden_states(steps.actions, steps.rewards, steps.next_observations, seen)
+        part = trials.select(block)
+        chance = other_chances(agreement(own_steps(part), own[block], family, tasks))
+        chances[block] = chance.reshape(part.rewards.shape)
+        steps = to_transitions(part, device)
+        hidden = encoder.hidden_states(
+            steps.actions, steps.rewards, steps.next_observations, steps.observations
+        )
         beliefs[block] = encoder.heads(hidden).cpu().numpy()
-        in_doubt = chances[block].reshape(steps.rewards.shape) > 0
+        in_doubt = chance > 0
         doubt = torch.from_numpy(in_doubt).to(device)
         after, _ = encoder.step(
             hidden[:, :-1][doubt],
             steps.actions[doubt],
-            sum(family.spec.binary_reward) - steps.rewards[doubt],
+            both - steps.rewards[doubt],
             steps.next_observations[doubt],
-            None if seen is None else seen[doubt],
+            steps.observations[doubt],
         )
         other_beliefs[block][in_doubt] = after.cpu().numpy()
-    return Outcomes(beliefs, chances, other_rewards.astype(np.float32), other_beliefs)
-
-
-def _other_chances(
-    trials: Trials,
-    own: NDArray[np.int64],
-    family: TaskFamily,
-    tasks: NDArray[np.float64],
-    block_trials: int,
-) -> Float32:
-    """How likely the other reward was at each step, given the rewards before it, (N, K, H)."""
-    chances = np.empty(trials.rewards.shape, np.float32)
-    for start in range(0, trials.count, block_trials):
-        block = slice(start, start + block_trials)
-        steps = own_steps(trials.select(block))
-        differs = np.abs(task_rewards(family, steps, tasks) - steps.rewards[..., None])
-        weights = explaining(steps, own[block], family, tasks)[:, :-1]
-        chance = np.einsum("ntg,ntg->nt", weights, differs > SAME_REWARD, dtype=np.float32)
-        chances[block] = chance.reshape(chances[block].shape)
-    return chances
+    other_rewards = np.where(chances > 0, both - trials.rewards, 0.0).astype(np.float32)
+    return Outcomes(beliefs, chances, other_rewards, other_beliefs)
 
 
 @torch.no_grad()
@@ -220,7 +206,5 @@ class OnlineFilter:
             torch.as_tensor(part, device=device)
             for part in (actions, rewards, next_observations, observations)
         ]
-        if not self._encoder.sees_observation:
-            step.pop()
         belief, self._hidden = self._encoder.step(self._hidden, *step)
         return belief

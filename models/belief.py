@@ -52,8 +52,9 @@ class BeliefEncoder(nn.Module):
     ) -> Tensor:
         """Beliefs b_0 .. b_T of whole trials, in one recurrent pass.
 
-        actions (B, T, act), rewards (B, T), next_observations (B, T, obs), observations (B, T, obs)
-        if `sees_observation`; returns (B, T + 1, 2L), the learned prior first.
+        actions (B, T, act), rewards (B, T), next_observations and observations (B, T, obs); the
+        last are needed where the encoder `sees_observation`, ignored otherwise. Returns
+        (B, T + 1, 2L), the learned prior first.
         """
         hidden = self.hidden_states(actions, rewards, next_observations, observations)
         beliefs: Tensor = self.heads(hidden)

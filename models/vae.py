@@ -49,9 +49,11 @@ class Vae(nn.Module):
 
     def encode(self, transitions: Transitions) -> Tensor:
         """Beliefs (B, T + 1, 2L) of whole trials."""
-        observations = transitions.observations if self.encoder.sees_observation else None
         beliefs: Tensor = self.encoder(
-            transitions.actions, transitions.rewards, transitions.next_observations, observations
+            transitions.actions,
+            transitions.rewards,
+            transitions.next_observations,
+            transitions.observations,
         )
         return beliefs
 

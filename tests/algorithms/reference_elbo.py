@@ -49,7 +49,7 @@ def _step_by_step(vae: Vae, one: Transitions) -> list[Tensor]:
             one.actions[:, t],
             one.rewards[:, t],
             one.next_observations[:, t],
-            one.observations[:, t] if vae.encoder.sees_observation else None,
+            one.observations[:, t],
         )
         beliefs.append(belief[0])
     return beliefs

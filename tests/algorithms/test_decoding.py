@@ -8,7 +8,7 @@ import torch
 from test_relabelling import collect
 
 from algorithms.config import ElboConfig, RelabellingConfig
-from algorithms.decoding import choose_decoded, explaining, own_steps
+from algorithms.decoding import agreement, choose_decoded, explaining, own_steps
 from algorithms.elbo import elbo
 from algorithms.elbo_batch import make_batch
 from algorithms.relabelling import relabel_batch
@@ -83,7 +83,7 @@ def test_explaining_weights_are_the_exact_posterior_of_the_gridworld() -> None:
     """All 21 goals are tasks there, so the average is over the exact Bayes posterior."""
     logs, rows = Logs("gridworld", AVERAGED), np.arange(100)
     batch = logs.batch(rows)
-    weights = explaining(own_steps(batch), logs.owner[rows], logs.family, logs.tasks)
+    weights = explaining(agreement(own_steps(batch), logs.owner[rows], logs.family, logs.tasks))
     cells = logs.family.cell(batch.next_observations).reshape(len(rows), -1)
     exact = logs.family.posterior(cells, batch.rewards.reshape(len(rows), -1))
     goals = logs.family.cell(logs.tasks.astype(np.float32))
@@ -95,7 +95,7 @@ def test_explaining_weights_match_the_definition(name: str) -> None:
     logs, rows = Logs(name, AVERAGED), np.arange(0, 100, 9)
     batch = logs.batch(rows)
     own = logs.owner[rows]
-    weights = explaining(own_steps(batch), own, logs.family, logs.tasks)
+    weights = explaining(agreement(own_steps(batch), own, logs.family, logs.tasks))
     for b in range(len(rows)):
         trial = batch.select(np.array([b]))
         fits = np.ones(len(logs.tasks), bool)

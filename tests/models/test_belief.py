@@ -68,6 +68,11 @@ def test_an_encoder_of_observations_asks_for_them() -> None:
         encoder(actions, rewards, after)
 
 
+def test_observations_that_an_encoder_does_not_see_are_ignored() -> None:
+    encoder, steps = make_encoder(), make_steps()
+    assert torch.equal(encoder(*steps), encoder(*steps[:3]))
+
+
 def test_weights_come_from_the_generator_alone() -> None:
     state = torch.random.get_rng_state()
     one, other = make_encoder(), make_encoder()
