@@ -30,6 +30,7 @@ from algorithms.errors import AlgorithmError
 from datasets.trials import Trials
 from environments.base import TaskFamily
 
+Bool = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
 
 _REDRAWS = 8
@@ -152,36 +153,43 @@ def relabel_batch(
         (whole, batch.episodes),
     ):
         if len(places):
-            donors = _donor_episodes(rng, table, own[places], pools, config, lead)
+            source = (own[places], table, pools, family, tasks, config)
             selected = batch.select(places)
-            changed = relabel_rewards(selected, donors, family, tasks[own[places]], lead)
+            changed = _led_by_donors(rng, selected, lead, *source)
             if config.fruitless and lead == batch.episodes:
-                changed = _fruitless(rng, changed, table, own[places], pools, family, tasks, config)
+                changed = _fruitless(rng, changed, *source)
             if config.until_success and lead == batch.episodes:
-                changed = _own_after_success(changed, selected, family.spec.binary_reward)
+                changed = _own_after_success(changed, selected, family)
             relabelled = _merged(relabelled, places, changed)
     return relabelled
 
 
-def _donor_episodes(
+def _led_by_donors(
     rng: np.random.Generator,
+    trials: Trials,
+    lead: int,
+    own: Int64,
     table: Trials,
-    targets: Int64,
     pools: Sequence[Int64],
+    family: TaskFamily,
+    tasks: NDArray[np.float64],
     config: RelabellingConfig,
-    episodes: int,
 ) -> Trials:
-    """Trials (n, episodes, H, ...) for targets (n,): each episode is another donor's, same slot."""
-    drawn = [draw_donors(rng, targets, pools, config) for _ in range(episodes)]
-    rows, slots = np.stack(drawn, axis=1), np.arange(episodes)
-    return Trials(**{name: getattr(table, name)[rows, slots] for name in _RELABELLED}, infos={})
+    """Trials of tasks own (N,), their first `lead` episodes freshly drawn donors' instead.
+
+    Each comes from another donor, the same slot, and gets the reward of the trial's own task.
+    """
+    drawn = [draw_donors(rng, own, pools, config) for _ in range(lead)]
+    rows, slots = np.stack(drawn, axis=1), np.arange(lead)
+    episodes = {name: getattr(table, name)[rows, slots] for name in _RELABELLED}
+    return relabel_rewards(trials, Trials(**episodes, infos={}), family, tasks[own], lead)
 
 
 def _fruitless(
     rng: np.random.Generator,
     trials: Trials,
-    table: Trials,
     own: Int64,
+    table: Trials,
     pools: Sequence[Int64],
     family: TaskFamily,
     tasks: NDArray[np.float64],
@@ -193,31 +201,35 @@ def _fruitless(
     """
     chosen = draw_targets(rng, trials.count, config.fruitless)
     for _ in range(_REDRAWS):
-        high = is_high(trials.rewards[chosen], family.spec.binary_reward).max(-1) > 0
-        again = chosen[high.any(-1)]
+        finds = _finds(trials, family)[chosen]
+        again = chosen[finds.any(-1)]
         if not len(again):
             break
-        donors = _donor_episodes(rng, table, own[again], pools, config, trials.episodes)
         others = trials.select(again)
-        fresh = relabel_rewards(others, donors, family, tasks[own[again]], trials.episodes)
-        keep = ~high[high.any(-1)]
+        source = (own[again], table, pools, family, tasks, config)
+        fresh = _led_by_donors(rng, others, trials.episodes, *source)
+        keep = ~finds[finds.any(-1)]
         for name in _RELABELLED:
             getattr(fresh, name)[keep] = getattr(others, name)[keep]
         trials = _merged(trials, again, fresh)
     return trials
 
 
-def _own_after_success(
-    trials: Trials, own: Trials, binary_reward: tuple[float, float] | None
-) -> Trials:
+def _own_after_success(trials: Trials, own: Trials, family: TaskFamily) -> Trials:
     """Trials, with the `own` ones' episodes after the episode of the first high reward."""
-    high = is_high(trials.rewards, binary_reward).any(-1)  # (N, K)
-    after = np.zeros_like(high)
-    after[:, 1:] = np.logical_or.accumulate(high, 1)[:, :-1]
+    finds = _finds(trials, family)
+    after = np.zeros_like(finds)
+    after[:, 1:] = np.logical_or.accumulate(finds, 1)[:, :-1]
     kept = {name: getattr(trials, name).copy() for name in _RELABELLED}
     for name, array in kept.items():
         array[after] = getattr(own, name)[after]
     return replace(trials, **kept)
+
+
+def _finds(trials: Trials, family: TaskFamily) -> Bool:
+    """Which episodes find the goal, (N, K): those with a high reward."""
+    found: Bool = is_high(trials.rewards, family.spec.binary_reward).max(-1) > 0
+    return found
 
 
 def _merged(batch: Trials, places: Int64, others: Trials) -> Trials:
