@@ -65,20 +65,11 @@ def _problems(config: RunConfig, spec: Spec) -> Iterator[str]:
                     f"{section}.{setting} needs a reward of two values, but {spec.name} has "
                     f"another: set it to {off}"
                 )
-        pieces = relabelling.piece_steps
-        if relabelling.enabled and pieces is not None and spec.horizon % pieces:
-            yield (
-                f"{section}.piece_steps is {pieces}, but episodes of {spec.name} have "
-                f"{spec.horizon} steps: use a divisor of that"
-            )
+        if relabelling.enabled:
+            yield from _indivisible(f"{section}.piece_steps", relabelling.piece_steps, spec)
     collect, relabel = config.collect, config.relabel
-    turns = collect.replaying_steps
-    if turns is not None and spec.horizon % turns:
-        yield (
-            f"collect.replaying_steps is {turns}, but episodes of {spec.name} have {spec.horizon} "
-            "steps: use a divisor of that"
-        )
-    if turns is not None and not collect.policy_replaying:
+    yield from _indivisible("collect.replaying_steps", collect.replaying_steps, spec)
+    if collect.replaying_steps is not None and not collect.policy_replaying:
         yield (
             "collect.replaying_steps is about replayed trials, but collect.policy_replaying is 0: "
             "set one of them otherwise"
@@ -112,4 +103,13 @@ def _problems(config: RunConfig, spec: Spec) -> Iterator[str]:
         yield (
             "vae.model.reward_decoder.likelihood is bernoulli-per-cell, but "
             f"{spec.name} has no cells: use bernoulli"
+        )
+
+
+def _indivisible(setting: str, steps: int | None, spec: Spec) -> Iterator[str]:
+    """Says so where episodes cannot be cut into pieces of `steps`; None leaves them whole."""
+    if steps is not None and spec.horizon % steps:
+        yield (
+            f"{setting} is {steps}, but episodes of {spec.name} have {spec.horizon} steps: "
+            "use a divisor of that"
         )
