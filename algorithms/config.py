@@ -23,6 +23,12 @@ class LearnerConfig(FrozenConfig):
     actor_layers: tuple[PositiveInt, ...] = Field((128, 128), description="hidden layers of pi")
     learning_rate: PositiveFloat = Field(3e-4, description="Adam, critics (and Q of dqn)")
     actor_learning_rate: PositiveFloat = Field(3e-4, description="Adam, actor")
+    muon: PositiveFloat | None = Field(
+        None,
+        # left out where null: earlier agents keep their fingerprints
+        exclude_if=lambda factor: factor is None,
+        description="weight matrices move by Muon, at this multiple of the rates; by Adam if null",
+    )
     discount: float = Field(0.99, ge=0, lt=1, description="gamma")
     polyak: float = Field(0.005, gt=0, le=1, description="target networks' rate, every update")
     gradient_clip: NonNegativeFloat = Field(0.0, description="largest gradient norm; 0 is off")

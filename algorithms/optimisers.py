@@ -59,7 +59,7 @@ class Adam:
         gradients = list(torch.autograd.grad(losses.sum(), self.parameters))
         with torch.no_grad():
             if self.clip > 0:
-                self._clip(gradients)
+                clip_gradients(gradients, self.agents, self.clip)
             self.descend(gradients)
 
     def descend(self, gradients: list[Tensor]) -> None:
@@ -81,17 +81,6 @@ class Adam:
             maximize=False,
         )
 
-    def _clip(self, gradients: list[Tensor]) -> None:
-        """Scale each agent's gradients so that their joint norm is at most `clip`."""
-        squares = torch.stack(
-            [g.reshape(-1, self.agents, g[0].numel()).square().sum((0, 2)) for g in gradients]
-        )
-        # A NaN norm gives a NaN scale: divergence must surface, not be clipped away.
-        scale = (self.clip / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1.0)
-        for gradient in gradients:
-            members = scale.repeat(gradient.shape[0] // self.agents)
-            gradient.mul_(members.reshape(-1, *[1] * (gradient.dim() - 1)))
-
     def state(self) -> dict[str, Tensor]:
         """Both moments and the step counts, as live tensors under flat names."""
         groups = {"first": self._first, "second": self._second, "steps": self._steps}
@@ -99,37 +88,45 @@ class Adam:
 
 
 class Muon:
-    """Muon over the weight matrices of one network, Adam over its other parameters.
+    """Muon over the weight matrices of networks, Adam over their other parameters.
 
     A matrix moves along the orthogonal factor of its averaged gradient, so that directions in
-    which the loss is flat are learned as fast as steep ones.
+    which the loss is flat are learned as fast as steep ones. Matrices are the last two axes of
+    parameters, where neither is 1; leading axes hold members, which stay independent.
     """
 
     def __init__(
         self,
-        matrices: Mapping[nn.Parameter, int],
-        others: Sequence[nn.Parameter],
+        parameters: Sequence[nn.Parameter],
         learning_rate: float,
-        adam_learning_rate: float,
         *,
+        factor: float = 1.0,
+        agents: int = 1,
         clip: float = 0.0,
+        stacked: Mapping[nn.Parameter, int] | None = None,
     ) -> None:
         """Start with zero moments.
 
         Args:
-            matrices: each with the number of matrices that are stacked in its rows, such as the
-                three gates of a GRU.
-            others: what Adam descends.
-            learning_rate: step size of matrices, in the measure of Adam's: a step of a matrix has
-                the root mean square 0.2 learning_rate.
-            adam_learning_rate: step size of the others.
-            clip: largest norm of the gradient of all parameters; 0 is off.
+            parameters: of more than two axes, the leading one holds members as in `Adam`.
+            learning_rate: step size of Adam.
+            factor: of the matrices' step size; a step of a matrix has the root mean square
+                0.2 factor learning_rate, about Adam's.
+            agents: how many agents share the tensors.
+            clip: largest gradient norm of ONE agent over all its parameters; 0 is off.
+            stacked: how many matrices lie above each other in a parameter, such as the three gates
+                of a GRU; one where it is not given.
         """
-        self.matrices = dict(matrices)
-        self.learning_rate = learning_rate
+        self.learning_rate = learning_rate * factor
+        self.agents = agents
         self.clip = clip
-        self._adam = Adam(others, adam_learning_rate)
-        self._momenta = [torch.zeros_like(p, requires_grad=False) for p in self.matrices]
+        blocks = stacked or {}
+        self._matrices = [p for p in parameters if p.dim() > 1 and min(p.shape[-2:]) > 1]
+        self._shapes = [(-1, p.shape[-2] // blocks.get(p, 1), p.shape[-1]) for p in self._matrices]
+        self._momenta = [torch.zeros_like(p, requires_grad=False) for p in self._matrices]
+        chosen = set(self._matrices)
+        rest = [p for p in parameters if p not in chosen]
+        self._adam = Adam(rest, learning_rate, agents=agents)
 
     @property
     def decay(self) -> float:
@@ -141,29 +138,58 @@ class Muon:
         self._adam.decay = factor
 
     def step(self, losses: Tensor) -> None:
-        """Descend the sum of `losses`, (1,), by one step."""
-        parameters = [*self.matrices, *self._adam.parameters]
+        """Descend the sum of `losses`, (agents,), by one step."""
+        parameters = [*self._matrices, *self._adam.parameters]
         gradients = list(torch.autograd.grad(losses.sum(), parameters))
         with torch.no_grad():
             if self.clip > 0:
-                norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-                torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
-            rate = self.learning_rate * self.decay
-            count = len(self._momenta)
-            for (matrix, blocks), gradient, momentum in zip(
-                self.matrices.items(), gradients[:count], self._momenta, strict=True
+                clip_gradients(gradients, self.agents, self.clip)
+            rate = _RMS * self.learning_rate * self.decay
+            count = len(self._matrices)
+            for matrix, shape, gradient, momentum in zip(
+                self._matrices, self._shapes, gradients[:count], self._momenta, strict=True
             ):
                 momentum.lerp_(gradient, 1 - _MOMENTUM)
                 ahead = torch.lerp(gradient, momentum, _MOMENTUM)  # Nesterov's
-                step = orthogonalise(ahead.view(blocks, -1, matrix.shape[1]))
-                scale = _RMS * math.sqrt(max(step.shape[1:]))
-                matrix.sub_(step.view(matrix.shape), alpha=rate * scale)
+                step = orthogonalise(ahead.reshape(shape))
+                size = rate * math.sqrt(max(shape[1:]))
+                matrix.sub_(step.reshape(matrix.shape), alpha=size)
             self._adam.descend(gradients[count:])
 
     def state(self) -> dict[str, Tensor]:
         """Momenta and Adam's state, as live tensors under flat names."""
         momenta = {f"momentum.{i}": tensor for i, tensor in enumerate(self._momenta)}
         return momenta | self._adam.state()
+
+
+Optimiser = Adam | Muon
+
+
+def optimise(
+    parameters: Sequence[nn.Parameter],
+    learning_rate: float,
+    muon: float | None,
+    *,
+    agents: int = 1,
+    clip: float = 0.0,
+    stacked: Mapping[nn.Parameter, int] | None = None,
+) -> Optimiser:
+    """Muon with matrices at the multiple `muon` of the rate, or Adam where that is None."""
+    if muon is None:
+        return Adam(parameters, learning_rate, agents=agents, clip=clip)
+    return Muon(parameters, learning_rate, factor=muon, agents=agents, clip=clip, stacked=stacked)
+
+
+def clip_gradients(gradients: Sequence[Tensor], agents: int, clip: float) -> None:
+    """Scale each agent's gradients, in place, so that their joint norm is at most `clip`."""
+    squares = torch.stack(
+        [g.reshape(-1, agents, g[0].numel()).square().sum((0, 2)) for g in gradients]
+    )
+    # A NaN norm gives a NaN scale: divergence must surface, not be clipped away.
+    scale = (clip / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        members = scale.repeat(gradient.shape[0] // agents)
+        gradient.mul_(members.reshape(-1, *[1] * (gradient.dim() - 1)))
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

@@ -80,12 +80,12 @@ class VaeConfig(FrozenConfig):
     elbo: ElboConfig = ElboConfig()
     relabelling: RelabellingConfig = RelabellingConfig()
     learning_rate: PositiveFloat = Field(3e-4, description="Adam, encoder and decoders together")
-    muon_learning_rate: PositiveFloat | None = Field(
+    muon: PositiveFloat | None = Field(
         None,
         # left out where null: earlier models keep their fingerprints
-        exclude_if=lambda rate: rate is None,
-        description="Muon for the weight matrices, which learns in a third of the updates what "
-        "Adam learns last, at this rate; Adam for them too if null",
+        exclude_if=lambda factor: factor is None,
+        description="weight matrices move by Muon, at this multiple of the learning rate, which "
+        "learns in a third of the updates what Adam learns last; by Adam if null",
     )
     learning_rate_decay: bool = Field(False, description="cosine to zero over the updates")
     gradient_clip: NonNegativeFloat = Field(0.0, description="largest gradient norm; 0 is off")

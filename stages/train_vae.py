@@ -21,7 +21,7 @@ from algorithms.elbo import ElboTerms, elbo
 from algorithms.elbo_batch import check_likelihood
 from algorithms.errors import DivergenceError
 from algorithms.memory import keep_freed_memory
-from algorithms.optimisers import Adam, Muon
+from algorithms.optimisers import Optimiser, optimise
 from algorithms.relabelling import check_relabelling
 from algorithms.vae_diagnostics import diagnose
 from algorithms.vae_files import VaeDescription, describe, save_vae
@@ -220,18 +220,15 @@ def _write(
             writer.writerow([int(row["step"]), *values])
 
 
-def _optimiser(vae: Vae, config: VaeConfig) -> Adam | Muon:
-    """Adam for all parameters; Muon for weight matrices where it has a rate."""
-    parameters = list(vae.parameters())
-    rate, clip = config.learning_rate, config.gradient_clip
-    if config.muon_learning_rate is None:
-        return Adam(parameters, rate, clip=clip)
-    gates = {
-        id(p) for layer in vae.modules() if isinstance(layer, nn.GRU) for p in layer.parameters()
-    }
-    matrices = {p: 3 if id(p) in gates else 1 for p in parameters if p.dim() == 2}
-    others = [p for p in parameters if p.dim() != 2]
-    return Muon(matrices, others, config.muon_learning_rate, rate, clip=clip)
+def _optimiser(vae: Vae, config: VaeConfig) -> Optimiser:
+    gru = [p for layer in vae.modules() if isinstance(layer, nn.GRU) for p in layer.parameters()]
+    return optimise(
+        list(vae.parameters()),
+        config.learning_rate,
+        config.muon,
+        clip=config.gradient_clip,
+        stacked=dict.fromkeys(gru, 3),  # the gates
+    )
 
 
 def _detached(terms: ElboTerms) -> list[Tensor]:

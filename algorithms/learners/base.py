@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from algorithms.config import LearnerConfig
 from algorithms.errors import AlgorithmError
-from algorithms.optimisers import Adam
+from algorithms.optimisers import Optimiser, optimise
 from models.mlp import EnsembleMLP
 
 _SMALLEST_STD = 1e-6
@@ -83,7 +83,7 @@ class Learner(nn.Module, ABC):
         self._initial = torch.Generator().manual_seed(seed)
         noise_seed = int(torch.randint(2**62, (), generator=self._initial))
         self.generator = torch.Generator(self.device).manual_seed(noise_seed)
-        self.optimisers: dict[str, Adam] = {}
+        self.optimisers: dict[str, Optimiser] = {}
         self.held: dict[str, Tensor] = {}  # other tensors that belong in the checkpoint
         self._tracked: list[tuple[list[Tensor], list[Tensor]]] = []
         shape = (sizes.agents, 1, sizes.state_dim)
@@ -218,11 +218,12 @@ class Learner(nn.Module, ABC):
 
     def optimiser(
         self, name: str, parameters: Iterable[nn.Parameter], learning_rate: float
-    ) -> Adam:
-        """Adam over `parameters`, in the checkpoint under `name`."""
-        self.optimisers[name] = Adam(
+    ) -> Optimiser:
+        """An optimiser of `parameters`, in the checkpoint under `name`."""
+        self.optimisers[name] = optimise(
             list(parameters),
             learning_rate,
+            self.config.muon,
             agents=self.sizes.agents,
             clip=self.config.gradient_clip,
         )

@@ -27,7 +27,7 @@ from algorithms.config import LearnerConfig
 from algorithms.errors import AlgorithmError
 from algorithms.learners.base import Batch, Learner, Sizes, twin_values
 from algorithms.learners.policies import Gaussian, gaussian, sample
-from algorithms.optimisers import Adam
+from algorithms.optimisers import Optimiser
 
 
 class SAC(Learner):
@@ -57,7 +57,7 @@ class SAC(Learner):
         self._critic_optimiser = self.optimiser(
             "critic", self.critic.parameters(), config.learning_rate
         )
-        self._temperature_optimiser: Adam | None = None
+        self._temperature_optimiser: Optimiser | None = None
         if config.learn_temperature:
             self._temperature_optimiser = self.optimiser(
                 "temperature", [self.log_temperature], actor_rate
