@@ -77,8 +77,8 @@ class RelabellingConfig(FrozenConfig):
         0.0,
         ge=0,
         le=1,
-        description="share of whole trials whose donors are drawn again where they would find the "
-        "high reward, for long searches; needs task_averaging",
+        description="share of whole trials whose donors, up to a slot drawn uniformly, are drawn "
+        "again where they would find the high reward: long searches; needs task_averaging",
     )
     decoded_steps: PositiveInt | None = Field(
         None,

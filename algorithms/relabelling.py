@@ -195,13 +195,18 @@ def _fruitless(
     tasks: NDArray[np.float64],
     config: RelabellingConfig,
 ) -> Trials:
-    """Trials, a share of them without the donors' episodes that would find the goal.
+    """Trials, a share of them without early episodes of donors that would find the goal.
 
-    Those are drawn again, some times at most: where nearly everybody finds it, it is found.
+    Early is before a slot of its own for each trial, uniform in 1 .. K, so that finds late in a
+    search are seen as well. Donors are drawn again some times at most: where nearly everybody finds
+    the goal, it is found.
     """
     chosen = draw_targets(rng, trials.count, config.fruitless)
+    ends = rng.integers(1, trials.episodes + 1, len(chosen))
+    early = np.zeros((trials.count, trials.episodes), bool)
+    early[chosen] = np.arange(trials.episodes) < ends[:, None]
     for _ in range(_REDRAWS):
-        finds = _finds(trials, family)[chosen]
+        finds = (_finds(trials, family) & early)[chosen]
         again = chosen[finds.any(-1)]
         if not len(again):
             break
