@@ -106,11 +106,16 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("when", [1, 4, 5, 7, 11])
-@pytest.mark.parametrize("decay", [False, True])
+@pytest.mark.parametrize(("decay", "muon"), [(False, None), (True, None), (True, 2.0)])
 def test_a_killed_run_goes_on_to_the_same_bytes(
-    when: int, decay: bool, trials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    when: int,
+    decay: bool,
+    muon: float | None,
+    trials: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = make_config(learning_rate_decay=decay)
+    config = make_config(learning_rate_decay=decay, muon=muon)
     straight = run(config, trials, tmp_path / "straight")
     update = Training.update
 

@@ -12,21 +12,33 @@ from torch import Tensor
 from algorithms.config import LearnerConfig
 from algorithms.learners import Batch, Learner, make_learner
 
-RULES = ["dqn", "cql-discrete", "sac", "sac-tuned", "cql", "iql", "td3bc", "rebrac"]
+RULES = [
+    "dqn",
+    "dqn-muon",
+    "cql-discrete",
+    "sac",
+    "sac-tuned",
+    "sac-muon",
+    "cql",
+    "iql",
+    "td3bc",
+    "rebrac",
+]
 N_ACTIONS, ACTION_DIM = 3, 2
 
 
 def is_discrete(rule: str) -> bool:
-    return rule in {"dqn", "cql-discrete"}
+    return rule in {"dqn", "dqn-muon", "cql-discrete"}
 
 
 def make(
     rule: str, *, state_dim: int = 4, agents: int = 1, seed: int = 0, **changes: Any
 ) -> Learner:
-    """A small learner; a `-discrete` or `-tuned` suffix names a variant."""
+    """A small learner; a `-discrete`, `-tuned` or `-muon` suffix names a variant."""
     settings: dict[str, Any] = {
         "rule": rule.partition("-")[0],
         "learn_temperature": rule == "sac-tuned",
+        "muon": 1.0 if rule.endswith("-muon") else None,
         "critic_layers": (16, 16),
         "actor_layers": (16, 16),
         "discount": 0.9,
