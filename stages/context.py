@@ -22,9 +22,10 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
 class Bar:
     """A progress bar with a rate and the time left; silent when its context is quiet."""
 
-    def __init__(self, total: int, label: str, unit: str, quiet: bool) -> None:
+    def __init__(self, total: int, label: str, unit: str, quiet: bool, done: int = 0) -> None:
         self._bar = tqdm(
             total=total,
+            initial=done,  # not counted in the rate
             desc=f"{label:<14}",
             unit=f" {unit}",
             disable=quiet,
@@ -63,10 +64,8 @@ class StageContext:
     @contextmanager
     def progress(self, total: int, label: str, unit: str = "step", done: int = 0) -> Iterator[Bar]:
         """A progress bar over `total` units of which `done` are already behind us."""
-        bar = Bar(total, label, unit, self.quiet)
+        bar = Bar(total, label, unit, self.quiet, done)
         try:
-            if done:
-                bar.advance(done)
             yield bar
         finally:
             bar.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -55,6 +57,19 @@ def test_a_progress_bar_counts_and_shows_its_note(
     with StageContext(tmp_path, quiet=True).progress(2, "relabel") as bar:
         bar.advance(2)
     assert capfd.readouterr().err == ""
+
+
+def test_the_rate_of_a_resumed_bar_leaves_out_what_was_done_before(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with StageContext(tmp_path).progress(10_000, "train-vae", "update", done=9_000) as bar:
+        time.sleep(0.05)
+        bar.advance()
+    last = capfd.readouterr().err.split("\r")[-1]
+    assert "9001/10000" in last
+    rate = re.search(r"([\d.]+) update/s", last)
+    assert rate is not None
+    assert float(rate[1]) < 25
 
 
 def test_a_bar_is_closed_when_its_stage_fails(
