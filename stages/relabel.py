@@ -6,8 +6,9 @@ the checkpoints, so a killed run only has to encode the tasks that are left.
 
 `relabelled_copies` adds trials whose rewards were relabelled from other tasks' behaviour, before
 encoding as always: logs of single-task agents hold few long searches that find nothing, and these
-copies hold many. With `original_trials` off only the copies are kept. A task's donors come from at
-most `DONOR_TASKS` tasks, so that memory does not grow with their number.
+copies hold many. With `original_trials` off only the copies are kept. Donors come from all tasks (a
+search of everything needs somebody who went there), from `DONOR_STEPS` steps of theirs at most, so
+that memory does not grow with their number.
 
 A single-task agent knows its goal, so in its own log reward follows wherever it heads, before the
 belief can know; an offline agent that learns from that over-estimates every heading (the log is
@@ -18,10 +19,12 @@ targets average over them. The published program has no counterpart to either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,7 +49,8 @@ from stages.seeds import numpy_generator, torch_generator
 
 Arrays = dict[str, NDArray[np.float32]]
 
-DONOR_TASKS = 8
+DONOR_STEPS = 4_000_000
+_COPIED_AT_ONCE = 128  # no donor twice among them; so many trials of every task at least are held
 
 
 def relabel(
@@ -72,6 +76,7 @@ def relabel(
     tasks = len(meta.tasks_train)
     if config.relabelled_copies:
         check_relabelling(family, tasks, config.relabelling)
+    donors = _read_donors(inputs["trials"], meta, config, seed)
     if config.keeps_outcomes and family.spec.tasks_differ_in == "dynamics":
         raise StageError(
             f"relabel.relabelling.task_averaging: tasks of {family.spec.name} differ in dynamics, "
@@ -81,9 +86,9 @@ def relabel(
     with context.progress(tasks, "relabel", "task") as bar:
         for task in range(tasks):
             trials = _read(inputs["trials"], task, meta, config)
-            if config.relabelled_copies:
+            if donors is not None:
                 rng = numpy_generator(seed, "relabel", task)
-                trials = _with_copies(trials, inputs["trials"], meta, family, config, task, rng)
+                trials = _with_copies(trials, donors, meta.tasks_train, family, config, task, rng)
             if writer is None:
                 layout = _layout(meta, description, trials, config)
                 writer = HyperStateWriter(output / "hyper_states.zarr", layout)
@@ -133,42 +138,57 @@ def _encode(
     return encoded
 
 
+class _Donors(NamedTuple):
+    """Trials of all tasks that copies may be relabelled from, and the rows of each task."""
+
+    trials: Trials
+    pools: list[NDArray[np.int64]]
+
+
+def _read_donors(
+    folder: Path, meta: CollectionMeta, config: RelabelConfig, seed: int
+) -> _Donors | None:
+    """Trials of every task, equally many and drawn at random where all are too many to hold.
+
+    None where no copies are asked for.
+    """
+    if not config.relabelled_copies:
+        return None
+    rng = numpy_generator(seed, "relabel", "donors")
+    tasks = len(meta.tasks_train)
+    most = max(_COPIED_AT_ONCE, DONOR_STEPS // (tasks * meta.episodes * meta.horizon))
+    parts = []
+    for task in range(tasks):
+        trials = replace(_read(folder, task, meta, config), infos={})
+        if trials.count > most:
+            trials = trials.select(np.sort(rng.choice(trials.count, most, replace=False)))
+        parts.append(trials)
+    firsts = np.cumsum([0, *(part.count for part in parts)])
+    return _Donors(Trials.concatenate(parts), [np.arange(*ends) for ends in pairwise(firsts)])
+
+
 def _with_copies(
     trials: Trials,
-    folder: Path,
-    meta: CollectionMeta,
+    donors: _Donors,
+    tasks: NDArray[np.float64],
     family: TaskFamily,
     config: RelabelConfig,
     task: int,
     rng: np.random.Generator,
 ) -> Trials:
-    """The trials of a task, if they are to be kept, and copies relabelled from some tasks' trials.
-
-    Donors' tasks are the task itself and others, or a draw from all where any task may give donors.
-    """
-    count = len(meta.tasks_train)
-    if config.relabelling.donors == "any-task":
-        donors = np.sort(rng.choice(count, min(DONOR_TASKS, count), replace=False))
-    else:
-        others = np.delete(np.arange(count), task)
-        donors = np.sort(rng.choice(others, min(DONOR_TASKS, len(others)), replace=False))
-        donors = np.append(donors, task)  # its own pool is asked for, but never drawn from
-    parts = [replace(trials, infos={})]
-    for donor in donors:
-        parts.append(replace(_read(folder, int(donor), meta, config), infos={}))
-    firsts = np.cumsum([0, *(part.count for part in parts)])
-    pools = [np.arange(*ends) for ends in pairwise(firsts[1:])]
-    own = np.full(firsts[-1], len(donors) - 1)
-    vectors = meta.tasks_train[donors]
-    if config.relabelling.donors == "any-task":
-        own += 1
-        vectors = meta.tasks_train[[*donors, task]]
-    table, rows = Trials.concatenate(parts), np.arange(trials.count)
+    """The trials of a task, if they are to be kept, and copies relabelled from donors' trials."""
+    own = replace(trials, infos={})
+    table = Trials.concatenate([own, donors.trials])
+    pools = [trials.count + pool for pool in donors.pools]
+    task_of_row = np.full(table.count, task)  # of the rows asked for; donors' are not read
     copies = [
-        relabel_batch(rng, table, rows, own, pools, family, vectors, config.relabelling)
+        relabel_batch(rng, table, rows, task_of_row, pools, family, tasks, config.relabelling)
         for _ in range(config.relabelled_copies)
+        for rows in np.array_split(
+            np.arange(trials.count), math.ceil(trials.count / _COPIED_AT_ONCE)
+        )
     ]
-    return Trials.concatenate([*parts[: config.original_trials], *copies])
+    return Trials.concatenate([*[own][: config.original_trials], *copies])
 
 
 def _read(folder: Path, task: int, meta: CollectionMeta, config: RelabelConfig) -> Trials:
