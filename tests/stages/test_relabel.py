@@ -269,3 +269,31 @@ def test_outcomes_of_other_dynamics_are_refused(tmp_path: Path) -> None:
             folders,
             tmp_path,
         )
+
+
+@pytest.mark.parametrize("held", [TRIALS, 2])
+def test_copies_are_led_by_donors_of_all_tasks(
+    held: int, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where not all trials may be held in memory: then some of every task's."""
+    tasks = 12
+    write_scripted(tmp_path / "trials", "gridworld", tasks, TRIALS)
+    if held < TRIALS:
+        monkeypatch.setattr(stages.relabel, "DONOR_STEPS", 1)
+        monkeypatch.setattr(stages.relabel, "_COPIED_AT_ONCE", held)
+    settings = {"donors": "any-task", "whole_trials": 1.0}
+    config = RelabelConfig.model_validate(
+        {"relabelled_copies": 4, "original_trials": False, "relabelling": settings}
+    )
+    run(config, inputs | {"trials": tmp_path / "trials"}, tmp_path)
+    store = HyperStates.open(tmp_path / "output" / "hyper_states.zarr")
+    copies = store.read(["observations"], 0)["observations"]
+    sources: dict[int, set[int]] = {}  # of each donor task, which trials led
+    for task in range(tasks):
+        logged = read_trials(tmp_path / "trials", task).observations
+        same = (copies[:, None] == logged[None]).all((3, 4))  # (copies, trials, episodes)
+        sources[task] = set(np.flatnonzero(same.any((0, 2))).tolist())
+    assert all(sources.values())
+    assert max(len(led) for led in sources.values()) >= min(held, 3)
+    if held < TRIALS:
+        assert sum(len(led) for led in sources.values()) < tasks * TRIALS / 2
