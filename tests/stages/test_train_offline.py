@@ -271,7 +271,8 @@ def test_learning_rates_decay_over_the_last_updates(
     update, rates = DQN.update, []
 
     def noting(learner: DQN, batch: Any) -> dict[str, torch.Tensor]:
-        rates.append(learner.optimisers["critic"].learning_rate)
+        critic = learner.optimisers["critic"]
+        rates.append(critic.learning_rate * critic.decay)
         return update(learner, batch)
 
     monkeypatch.setattr(DQN, "update", noting)
