@@ -20,13 +20,13 @@ exchanged:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from algorithms.config import RelabellingConfig
+from algorithms.donors import Donors
 from datasets.trials import Trials
 from environments.base import TaskFamily
 
@@ -69,21 +69,19 @@ def choose_decoded(
     rng: np.random.Generator,
     trials: Trials,
     own: Int64,
-    table: Trials,
-    pools: Sequence[Int64],
-    family: TaskFamily,
-    tasks: NDArray[np.float64],
+    donors: Donors,
     config: RelabellingConfig,
 ) -> DecodedSteps:
     """What the posteriors of a batch decode, as `config` asks.
 
-    trials are the B that are encoded, own (B,) the task of each, an index into tasks (N, task_dim);
-    drawn steps come from `table`'s trials in the pools.
+    trials are the B that are encoded, own (B,) the task of each, an index into the donors' tasks;
+    drawn steps come from the donors' pools.
     """
+    family, tasks = donors.family, donors.tasks
     encoded = own_steps(trials)
     decoded = encoded
     if config.enabled and config.decoded_steps is not None:
-        steps = _draw_steps(rng, table, np.concatenate(pools), len(own), config.decoded_steps)
+        steps = _draw_steps(rng, donors, len(own), config.decoded_steps)
         decoded = steps._replace(rewards=_rewards(family, steps, tasks[own][:, None]))
     if not (config.enabled and config.task_averaging):
         return decoded
@@ -125,10 +123,9 @@ def other_chances(agrees: Bool) -> Float32:
     return chances
 
 
-def _draw_steps(
-    rng: np.random.Generator, table: Trials, pool: Int64, trials: int, count: int
-) -> DecodedSteps:
-    """Steps (trials, count) drawn uniformly from the pool's trials; rewards are the log's."""
+def _draw_steps(rng: np.random.Generator, donors: Donors, trials: int, count: int) -> DecodedSteps:
+    """Steps (trials, count) drawn uniformly from the donors; rewards are the log's."""
+    table, pool = donors.trials, np.concatenate(donors.pools)
     rows = pool[rng.integers(0, len(pool), (trials, count))]
     place = divmod(rng.integers(0, table.steps, rows.shape), table.rewards.shape[2])
     here = (rows, *place)

@@ -12,6 +12,7 @@ and go to one fused kernel. Adam is elementwise: agents that share the tensors s
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -26,18 +27,13 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)  # x -> a x + b x^3 + c x^5 draws singular 
 _ITERATIONS = 5
 
 
-class Adam:
-    """Adam over the parameters of one network."""
+class Optimiser(ABC):
+    """Descends by one rule over the parameters of networks that agents share."""
 
     def __init__(
-        self,
-        parameters: Sequence[nn.Parameter],
-        learning_rate: float,
-        *,
-        agents: int = 1,
-        clip: float = 0.0,
+        self, parameters: Sequence[nn.Parameter], learning_rate: float, agents: int, clip: float
     ) -> None:
-        """Start with zero moments.
+        """Prepare what all rules share.
 
         Args:
             parameters: their leading axis holds members; member i belongs to agent i % agents.
@@ -50,9 +46,6 @@ class Adam:
         self.decay = 1.0  # factor on the rate, for a schedule to set
         self.agents = agents
         self.clip = clip
-        self._first = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
-        self._second = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
-        self._steps = [torch.zeros((), device=p.device) for p in self.parameters]
 
     def step(self, losses: Tensor) -> None:
         """Descend the sum of `losses`, (agents,), by one step."""
@@ -61,6 +54,32 @@ class Adam:
             if self.clip > 0:
                 clip_gradients(gradients, self.agents, self.clip)
             self.descend(gradients)
+
+    @abstractmethod
+    def descend(self, gradients: list[Tensor]) -> None:
+        """One step along the gradients of `parameters`; not clipped."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, as live tensors under flat names."""
+
+
+class Adam(Optimiser):
+    """Adam over the parameters of one network."""
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        learning_rate: float,
+        *,
+        agents: int = 1,
+        clip: float = 0.0,
+    ) -> None:
+        """Start with zero moments; the arguments are `Optimiser`'s."""
+        super().__init__(parameters, learning_rate, agents, clip)
+        self._first = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
+        self._second = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
+        self._steps = [torch.zeros((), device=p.device) for p in self.parameters]
 
     def descend(self, gradients: list[Tensor]) -> None:
         """One step along the gradients of `parameters`; not clipped."""
@@ -87,7 +106,7 @@ class Adam:
         return {f"{name}.{i}": t for name, group in groups.items() for i, t in enumerate(group)}
 
 
-class Muon:
+class Muon(Optimiser):
     """Muon over the weight matrices of networks, Adam over their other parameters.
 
     A matrix moves along the orthogonal factor of its averaged gradient, so that directions in
@@ -108,61 +127,43 @@ class Muon:
         """Start with zero moments.
 
         Args:
-            parameters: of more than two axes, the leading one holds members as in `Adam`.
+            parameters: of more than two axes, the leading one holds members.
             learning_rate: step size of Adam.
             factor: of the matrices' step size; a step of a matrix has the root mean square
                 0.2 factor learning_rate, about Adam's.
-            agents: how many agents share the tensors.
-            clip: largest gradient norm of ONE agent over all its parameters; 0 is off.
+            agents: as in `Optimiser`.
+            clip: as in `Optimiser`.
             stacked: how many matrices lie above each other in a parameter, such as the three gates
                 of a GRU; one where it is not given.
         """
-        self.learning_rate = learning_rate * factor
-        self.agents = agents
-        self.clip = clip
         blocks = stacked or {}
-        self._matrices = [p for p in parameters if p.dim() > 1 and min(p.shape[-2:]) > 1]
-        self._shapes = [(-1, p.shape[-2] // blocks.get(p, 1), p.shape[-1]) for p in self._matrices]
-        self._momenta = [torch.zeros_like(p, requires_grad=False) for p in self._matrices]
-        chosen = set(self._matrices)
+        matrices = [p for p in parameters if p.dim() > 1 and min(p.shape[-2:]) > 1]
+        chosen = set(matrices)
         rest = [p for p in parameters if p not in chosen]
+        super().__init__([*matrices, *rest], learning_rate * factor, agents, clip)
+        self._shapes = [(-1, p.shape[-2] // blocks.get(p, 1), p.shape[-1]) for p in matrices]
+        self._momenta = [torch.zeros_like(p, requires_grad=False) for p in matrices]
         self._adam = Adam(rest, learning_rate, agents=agents)
 
-    @property
-    def decay(self) -> float:
-        """Factor on both rates, for a schedule to set."""
-        return self._adam.decay
-
-    @decay.setter
-    def decay(self, factor: float) -> None:
-        self._adam.decay = factor
-
-    def step(self, losses: Tensor) -> None:
-        """Descend the sum of `losses`, (agents,), by one step."""
-        parameters = [*self._matrices, *self._adam.parameters]
-        gradients = list(torch.autograd.grad(losses.sum(), parameters))
-        with torch.no_grad():
-            if self.clip > 0:
-                clip_gradients(gradients, self.agents, self.clip)
-            rate = _RMS * self.learning_rate * self.decay
-            count = len(self._matrices)
-            for matrix, shape, gradient, momentum in zip(
-                self._matrices, self._shapes, gradients[:count], self._momenta, strict=True
-            ):
-                momentum.lerp_(gradient, 1 - _MOMENTUM)
-                ahead = torch.lerp(gradient, momentum, _MOMENTUM)  # Nesterov's
-                step = orthogonalise(ahead.reshape(shape))
-                size = rate * math.sqrt(max(shape[1:]))
-                matrix.sub_(step.reshape(matrix.shape), alpha=size)
-            self._adam.descend(gradients[count:])
+    def descend(self, gradients: list[Tensor]) -> None:
+        """One step along the gradients of `parameters`; not clipped."""
+        count = len(self._momenta)
+        rate = _RMS * self.learning_rate * self.decay
+        for matrix, shape, gradient, momentum in zip(
+            self.parameters[:count], self._shapes, gradients[:count], self._momenta, strict=True
+        ):
+            momentum.lerp_(gradient, 1 - _MOMENTUM)
+            ahead = torch.lerp(gradient, momentum, _MOMENTUM)  # Nesterov's
+            step = orthogonalise(ahead.reshape(shape))
+            size = rate * math.sqrt(max(shape[1:]))
+            matrix.sub_(step.reshape(matrix.shape), alpha=size)
+        self._adam.decay = self.decay
+        self._adam.descend(gradients[count:])
 
     def state(self) -> dict[str, Tensor]:
         """Momenta and Adam's state, as live tensors under flat names."""
         momenta = {f"momentum.{i}": tensor for i, tensor in enumerate(self._momenta)}
         return momenta | self._adam.state()
-
-
-Optimiser = Adam | Muon
 
 
 def optimise(

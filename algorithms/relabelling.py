@@ -18,13 +18,13 @@ counterpart (policy replaying, in collection, takes its place).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from algorithms.config import RelabellingConfig
+from algorithms.donors import Donors, draw_donors
 from algorithms.elbo_batch import is_high
 from algorithms.errors import AlgorithmError
 from datasets.trials import Trials
@@ -34,7 +34,6 @@ Bool = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
 
 _REDRAWS = 8
-_DRAWS = 16  # attempts before a batch that nearly exhausts the donors is drawn in order instead
 
 
 def check_relabelling(family: TaskFamily, tasks: int, config: RelabellingConfig) -> None:
@@ -60,39 +59,6 @@ def draw_targets(rng: np.random.Generator, trials: int, fraction: float) -> Int6
     """Which of a batch's trials are relabelled: round(fraction * trials) of them, ascending."""
     chosen = rng.permutation(trials)[: round(fraction * trials)]
     return np.sort(chosen)
-
-
-def draw_donors(
-    rng: np.random.Generator,
-    target_tasks: Int64,
-    pools: Sequence[Int64],
-    config: RelabellingConfig,
-) -> Int64:
-    """A donor for each target, no donor twice; (n,) entries of the pools.
-
-    target_tasks (n,) is the task of each target; pools holds, a task, the rows that may be donors.
-    The donor's task is uniform over the other tasks (or over all), the trial uniform within it.
-
-    Raises:
-        AlgorithmError: there are not enough donor trials for a batch of this size.
-    """
-    sizes = np.array([len(pool) for pool in pools])
-    for _ in range(_DRAWS):
-        tasks = _draw_tasks(rng, target_tasks, len(pools), config)
-        if (np.bincount(tasks, minlength=len(pools)) <= sizes).all():
-            break
-    else:
-        # Nearly every trial is needed, so independent draws rarely fit: shift all tasks alike.
-        first = 0 if config.donors == "any-task" else 1
-        tasks = (target_tasks + rng.integers(first, len(pools))) % len(pools)
-        if (np.bincount(tasks, minlength=len(pools)) > sizes).any():
-            raise AlgorithmError(
-                f"relabelling needs {len(target_tasks)} different donor trials a batch, but the "
-                f"tasks have {sizes.min()} to {sizes.max()} trials: lower trials_per_task"
-            )
-    places = _draw_without_replacement(rng, tasks, sizes)
-    offsets = np.concatenate([[0], np.cumsum(sizes)])[:-1]
-    return np.concatenate(pools)[offsets[tasks] + places]
 
 
 def relabel_rewards(
@@ -128,24 +94,18 @@ def relabel_rewards(
 
 def relabel_batch(
     rng: np.random.Generator,
-    table: Trials,
-    rows: Int64,
-    task_of_row: Int64,
-    pools: Sequence[Int64],
-    family: TaskFamily,
-    tasks: NDArray[np.float64],
+    batch: Trials,
+    own: Int64,
+    donors: Donors,
     config: RelabellingConfig,
 ) -> Trials:
-    """The trials `rows` of `table`, a share of them relabelled with donors from the pools.
+    """The trials of a batch, (B, K, H, ...), a share of them relabelled; order is kept.
 
-    rows (B,) index table's trials, task_of_row (all trials,) gives a trial's task, an index into
-    tasks (tasks, task_dim) and pools. Order is kept.
+    own (B,) is the task of each, an index into the donors' tasks.
     """
-    batch = table.select(rows)
     if not config.enabled:
         return batch
-    own = task_of_row[rows]
-    order = draw_targets(rng, len(rows), config.fraction)
+    order = draw_targets(rng, batch.count, config.fraction)
     whole = order[draw_targets(rng, len(order), config.whole_trials)]
     relabelled = batch
     for places, lead in (
@@ -153,13 +113,12 @@ def relabel_batch(
         (whole, batch.episodes),
     ):
         if len(places):
-            source = (own[places], table, pools, family, tasks, config)
-            selected = batch.select(places)
-            changed = _led_by_donors(rng, selected, lead, *source)
+            selected, owners = batch.select(places), own[places]
+            changed = _led_by_donors(rng, selected, owners, lead, donors, config)
             if config.fruitless and lead == batch.episodes:
-                changed = _fruitless(rng, changed, *source)
+                changed = _fruitless(rng, changed, owners, donors, config)
             if config.until_success and lead == batch.episodes:
-                changed = _own_after_success(changed, selected, family)
+                changed = _own_after_success(changed, selected, donors.family)
             relabelled = _merged(relabelled, places, changed)
     return relabelled
 
@@ -167,32 +126,27 @@ def relabel_batch(
 def _led_by_donors(
     rng: np.random.Generator,
     trials: Trials,
-    lead: int,
     own: Int64,
-    table: Trials,
-    pools: Sequence[Int64],
-    family: TaskFamily,
-    tasks: NDArray[np.float64],
+    lead: int,
+    donors: Donors,
     config: RelabellingConfig,
 ) -> Trials:
     """Trials of tasks own (N,), their first `lead` episodes freshly drawn donors' instead.
 
     Each comes from another donor, the same slot, and gets the reward of the trial's own task.
     """
-    drawn = [draw_donors(rng, own, pools, config) for _ in range(lead)]
+    drawn = [draw_donors(rng, own, donors.pools, config) for _ in range(lead)]
     rows, slots = np.stack(drawn, axis=1), np.arange(lead)
-    episodes = {name: getattr(table, name)[rows, slots] for name in _RELABELLED}
-    return relabel_rewards(trials, Trials(**episodes, infos={}), family, tasks[own], lead)
+    episodes = {name: getattr(donors.trials, name)[rows, slots] for name in _RELABELLED}
+    leading = Trials(**episodes, infos={})
+    return relabel_rewards(trials, leading, donors.family, donors.tasks[own], lead)
 
 
 def _fruitless(
     rng: np.random.Generator,
     trials: Trials,
     own: Int64,
-    table: Trials,
-    pools: Sequence[Int64],
-    family: TaskFamily,
-    tasks: NDArray[np.float64],
+    donors: Donors,
     config: RelabellingConfig,
 ) -> Trials:
     """Trials, a share of them without early episodes of donors that would find the goal.
@@ -206,14 +160,13 @@ def _fruitless(
     early = np.zeros((trials.count, trials.episodes), bool)
     early[chosen] = np.arange(trials.episodes) < ends[:, None]
     for _ in range(_REDRAWS):
-        finds = (_finds(trials, family) & early)[chosen]
-        again = chosen[finds.any(-1)]
+        finds = _finds(trials, donors.family) & early
+        again = np.flatnonzero(finds.any(-1))
         if not len(again):
             break
         others = trials.select(again)
-        source = (own[again], table, pools, family, tasks, config)
-        fresh = _led_by_donors(rng, others, trials.episodes, *source)
-        keep = ~finds[finds.any(-1)]
+        fresh = _led_by_donors(rng, others, own[again], trials.episodes, donors, config)
+        keep = ~finds[again]
         for name in _RELABELLED:
             getattr(fresh, name)[keep] = getattr(others, name)[keep]
         trials = _merged(trials, again, fresh)
@@ -246,24 +199,3 @@ def _merged(batch: Trials, places: Int64, others: Trials) -> Trials:
 
 
 _RELABELLED = ("observations", "actions", "rewards", "terminations", "truncations")
-
-
-def _draw_tasks(
-    rng: np.random.Generator, target_tasks: Int64, count: int, config: RelabellingConfig
-) -> Int64:
-    if config.donors == "any-task":
-        return rng.integers(0, count, len(target_tasks))
-    return (target_tasks + rng.integers(1, count, len(target_tasks))) % count
-
-
-def _draw_without_replacement(
-    rng: np.random.Generator, tasks: Int64, sizes: NDArray[np.int64]
-) -> Int64:
-    """A place in [0, size of the task's pool) for each entry of tasks (n,), no place twice."""
-    places = rng.integers(0, sizes[tasks])
-    while True:
-        first = np.unique(tasks * sizes.max() + places, return_index=True)[1]
-        if len(first) == len(places):
-            return places
-        again = np.setdiff1d(np.arange(len(places)), first)
-        places[again] = rng.integers(0, sizes[tasks[again]])

@@ -24,12 +24,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from algorithms.donors import Donors
 from algorithms.filtering import belief_rewards, encode_outcomes, encode_trials
 from algorithms.relabelling import check_relabelling, relabel_batch
 from algorithms.vae_files import VaeDescription, load_description, load_vae
@@ -76,19 +76,21 @@ def relabel(
     tasks = len(meta.tasks_train)
     if config.relabelled_copies:
         check_relabelling(family, tasks, config.relabelling)
-    donors = _read_donors(inputs["trials"], meta, config, seed)
     if config.keeps_outcomes and family.spec.tasks_differ_in == "dynamics":
         raise StageError(
             f"relabel.relabelling.task_averaging: tasks of {family.spec.name} differ in dynamics, "
             "so rewards under other tasks are not known; set it to false"
         )
+    donors = None
+    if config.relabelled_copies:
+        donors = _read_donors(inputs["trials"], meta, family, config, seed)
     writer: HyperStateWriter | None = None
     with context.progress(tasks, "relabel", "task") as bar:
         for task in range(tasks):
             trials = _read(inputs["trials"], task, meta, config)
             if donors is not None:
                 rng = numpy_generator(seed, "relabel", task)
-                trials = _with_copies(trials, donors, meta.tasks_train, family, config, task, rng)
+                trials = _with_copies(rng, trials, task, donors, config)
             if writer is None:
                 layout = _layout(meta, description, trials, config)
                 writer = HyperStateWriter(output / "hyper_states.zarr", layout)
@@ -138,22 +140,10 @@ def _encode(
     return encoded
 
 
-class _Donors(NamedTuple):
-    """Trials of all tasks that copies may be relabelled from, and the rows of each task."""
-
-    trials: Trials
-    pools: list[NDArray[np.int64]]
-
-
 def _read_donors(
-    folder: Path, meta: CollectionMeta, config: RelabelConfig, seed: int
-) -> _Donors | None:
-    """Trials of every task, equally many and drawn at random where all are too many to hold.
-
-    None where no copies are asked for.
-    """
-    if not config.relabelled_copies:
-        return None
+    folder: Path, meta: CollectionMeta, family: TaskFamily, config: RelabelConfig, seed: int
+) -> Donors:
+    """Trials of every task, equally many and drawn at random where all are too many to hold."""
     rng = numpy_generator(seed, "relabel", "donors")
     tasks = len(meta.tasks_train)
     most = max(_COPIED_AT_ONCE, DONOR_STEPS // (tasks * meta.episodes * meta.horizon))
@@ -164,29 +154,20 @@ def _read_donors(
             trials = trials.select(np.sort(rng.choice(trials.count, most, replace=False)))
         parts.append(trials)
     firsts = np.cumsum([0, *(part.count for part in parts)])
-    return _Donors(Trials.concatenate(parts), [np.arange(*ends) for ends in pairwise(firsts)])
+    pools = [np.arange(*ends) for ends in pairwise(firsts)]
+    return Donors(Trials.concatenate(parts), pools, family, meta.tasks_train)
 
 
 def _with_copies(
-    trials: Trials,
-    donors: _Donors,
-    tasks: NDArray[np.float64],
-    family: TaskFamily,
-    config: RelabelConfig,
-    task: int,
-    rng: np.random.Generator,
+    rng: np.random.Generator, trials: Trials, task: int, donors: Donors, config: RelabelConfig
 ) -> Trials:
     """The trials of a task, if they are to be kept, and copies relabelled from donors' trials."""
     own = replace(trials, infos={})
-    table = Trials.concatenate([own, donors.trials])
-    pools = [trials.count + pool for pool in donors.pools]
-    task_of_row = np.full(table.count, task)  # of the rows asked for; donors' are not read
+    parts = np.array_split(np.arange(own.count), math.ceil(own.count / _COPIED_AT_ONCE))
     copies = [
-        relabel_batch(rng, table, rows, task_of_row, pools, family, tasks, config.relabelling)
+        relabel_batch(rng, own.select(part), np.full(len(part), task), donors, config.relabelling)
         for _ in range(config.relabelled_copies)
-        for rows in np.array_split(
-            np.arange(trials.count), math.ceil(trials.count / _COPIED_AT_ONCE)
-        )
+        for part in parts
     ]
     return Trials.concatenate([*[own][: config.original_trials], *copies])
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from algorithms.decoding import DecodedSteps, TaskAverage, choose_decoded
+from algorithms.donors import Donors
 from algorithms.elbo import draw_posteriors, elbo
 from algorithms.elbo_batch import ElboBatch, make_batch
 from algorithms.relabelling import relabel_batch
@@ -80,10 +81,10 @@ class BatchSource:
     ) -> tuple[Trials, DecodedSteps]:
         """The trials of those rows, relabelled, and what their posteriors decode."""
         table, config = self._table, self._config.relabelling
-        rest = (pools, self._family, table.tasks, config)
-        trials = relabel_batch(rng, table.trials, rows, table.task_of_row, *rest)
+        donors = Donors(table.trials, pools, self._family, table.tasks)
         own = table.task_of_row[rows]
-        return trials, choose_decoded(rng, trials, own, table.trials, *rest)
+        trials = relabel_batch(rng, table.trials.select(rows), own, donors, config)
+        return trials, choose_decoded(rng, trials, own, donors, config)
 
     def _to_batch(self, trials: Trials, decoded: DecodedSteps) -> ElboBatch:
         likelihood = self._config.model.reward_decoder

@@ -9,6 +9,7 @@ from test_relabelling import collect
 
 from algorithms.config import ElboConfig, RelabellingConfig
 from algorithms.decoding import agreement, choose_decoded, explaining, own_steps
+from algorithms.donors import Donors
 from algorithms.elbo import elbo
 from algorithms.elbo_batch import make_batch
 from algorithms.relabelling import relabel_batch
@@ -31,17 +32,17 @@ class Logs:
         self.tasks = drawn if every is None else every
         self.owner = np.repeat(np.arange(len(self.tasks)), 5)
         self.table = collect(self.family, self.tasks[self.owner], 1)
-        self.pools = [np.flatnonzero(self.owner == task) for task in range(len(self.tasks))]
+        pools = [np.flatnonzero(self.owner == task) for task in range(len(self.tasks))]
+        self.donors = Donors(self.table, pools, self.family, self.tasks)
         self.config = config
         self.rng = np.random.default_rng(3)
 
     def batch(self, rows: np.ndarray) -> Trials:
-        rest = (self.owner, self.pools, self.family, self.tasks, self.config)
-        return relabel_batch(self.rng, self.table, rows, *rest)
+        own = self.owner[rows]
+        return relabel_batch(self.rng, self.table.select(rows), own, self.donors, self.config)
 
     def choose(self, batch: Trials, rows: np.ndarray):
-        rest = (self.table, self.pools, self.family, self.tasks, self.config)
-        return choose_decoded(self.rng, batch, self.owner[rows], *rest)
+        return choose_decoded(self.rng, batch, self.owner[rows], self.donors, self.config)
 
 
 def test_a_trial_decodes_its_own_steps_by_default() -> None:

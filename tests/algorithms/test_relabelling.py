@@ -7,10 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from algorithms.config import RelabellingConfig
+from algorithms.donors import Donors, draw_donors
 from algorithms.errors import AlgorithmError
 from algorithms.relabelling import (
     check_relabelling,
-    draw_donors,
     draw_targets,
     relabel_batch,
     relabel_rewards,
@@ -79,9 +79,10 @@ def test_a_batch_leaves_the_table_alone_and_is_consistent() -> None:
         array.flags.writeable = False
     pools = [np.flatnonzero(owner == task) for task in range(4)]
     rows = np.array([0, 7, 8, 19])
-    batch = relabel_batch(
-        np.random.default_rng(0), table, rows, owner, pools, family, tasks, RelabellingConfig()
-    )
+    donors = Donors(table, pools, family, tasks)
+    config = RelabellingConfig()
+    rng = np.random.default_rng(0)
+    batch = relabel_batch(rng, table.select(rows), owner[rows], donors, config)
     # Rewards are those of the row's own task, whoever acted.
     expected = family.reward(
         batch.observations[:, :, :-1],
@@ -102,9 +103,8 @@ def test_a_share_of_the_batch_is_relabelled(fraction: float) -> None:
     table = collect(family, tasks[owner], 1)
     pools = [np.flatnonzero(owner == task) for task in range(4)]
     config = RelabellingConfig(fraction=fraction)
-    batch = relabel_batch(
-        np.random.default_rng(0), table, np.arange(20), owner, pools, family, tasks, config
-    )
+    donors = Donors(table, pools, family, tasks)
+    batch = relabel_batch(np.random.default_rng(0), table, owner, donors, config)
     changed = (batch.observations != table.observations).any((1, 2, 3)).sum()
     assert changed == round(20 * fraction)
 
@@ -116,7 +116,7 @@ def test_off_means_untouched() -> None:
     config = RelabellingConfig(enabled=False)
     rng = np.random.default_rng(0)
     pools = [np.array([0]), np.array([1])]
-    batch = relabel_batch(rng, table, np.arange(2), np.arange(2), pools, family, tasks, config)
+    batch = relabel_batch(rng, table, np.arange(2), Donors(table, pools, family, tasks), config)
     np.testing.assert_array_equal(batch.rewards, table.rewards)
     assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
@@ -186,7 +186,8 @@ def test_whole_trials_are_donors_to_the_end() -> None:
     rows, rng, before = np.arange(0, 40, 2), np.random.default_rng(0), table.rewards.copy()
     for share in (1.0, 0.5):
         config = RelabellingConfig(whole_trials=share)
-        batch = relabel_batch(rng, table, rows, owner, pools, family, tasks, config)
+        donors = Donors(table, pools, family, tasks)
+        batch = relabel_batch(rng, table.select(rows), owner[rows], donors, config)
         foreign = (batch.actions[:, 2:] != table.actions[rows, 2:]).any((1, 2, 3))
         assert foreign.sum() == round(share * len(rows))
         for row, trial in zip(rows[foreign], batch.actions[foreign], strict=True):
@@ -218,8 +219,8 @@ def test_the_own_agent_takes_over_after_the_first_success() -> None:
     pools = [np.flatnonzero(owner == task) for task in range(6)]
     rows = np.arange(60)
     config = RelabellingConfig(whole_trials=1.0, until_success=True, donors="any-task")
-    rest = (table, rows, owner, pools, family, tasks)
-    batch = relabel_batch(np.random.default_rng(0), *rest, config)
+    donors = Donors(table, pools, family, tasks)
+    batch = relabel_batch(np.random.default_rng(0), table, owner, donors, config)
     found_in = np.zeros(4, int)
     for row in rows:
         found = False
@@ -248,9 +249,9 @@ def test_pieces_come_from_many_donors_and_end_when_the_goal_is_found() -> None:
         fraction=1.0, donors="any-task", whole_trials=1.0, until_success=True, piece_steps=4
     )
     rows = np.arange(0, 240, 12)
-    found = relabel_batch(
-        np.random.default_rng(2), table, rows, owner, pools, family, tasks, config
-    )
+    donors = Donors(table, pools, family, tasks)
+    rng = np.random.default_rng(2)
+    found = relabel_batch(rng, table.select(rows), owner[rows], donors, config)
     assert (found.episodes, found.horizon) == (4, 4)
     logged = [
         {piece.tobytes(): owner[row] for row, piece in enumerate(table.observations[:, slot])}
@@ -284,7 +285,8 @@ def test_fruitless_trials_find_late_what_others_find_early() -> None:
             donors="any-task", whole_trials=1.0, fruitless=share, task_averaging=True
         )
         rng = np.random.default_rng(2)
-        trials = relabel_batch(rng, table, rows, owner, pools, family, tasks, config)
+        donors = Donors(table, pools, family, tasks)
+        trials = relabel_batch(rng, table.select(rows), owner[rows], donors, config)
         reached = (trials.next_observations == tasks[owner[rows]][:, None, None]).all(-1)
         np.testing.assert_array_equal(trials.rewards > 0, reached)  # whatever was drawn again
         finds = reached.any(2)
