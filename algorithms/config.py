@@ -68,6 +68,15 @@ class RelabellingConfig(FrozenConfig):
         description="in whole trials donors act up to the episode (or piece) of the first high "
         "reward, the task's own agent in later ones",
     )
+    donors_after_success: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        # left out where 0: what was made before there was any keeps its fingerprint
+        exclude_if=lambda share: share == 0,
+        description="share of whole trials with until_success whose donors act on after the find: "
+        "the own agent stays where the reward is, so its steps never show where the reward ends",
+    )
     piece_steps: PositiveInt | None = Field(
         None,
         description="steps until another donor takes over; must divide the horizon; whole "
@@ -96,6 +105,10 @@ class RelabellingConfig(FrozenConfig):
         for name in ("until_success", "fruitless"):
             if self.enabled and getattr(self, name) and not self.whole_trials:
                 raise ValueError(f"{name} is about whole trials: set whole_trials above 0")
+        if self.enabled and self.donors_after_success and not self.until_success:
+            raise ValueError(
+                "donors_after_success is a share of trials with until_success: set that to true"
+            )
         if self.enabled and self.fruitless and not self.task_averaging:
             raise ValueError(
                 "fruitless chooses by what a trial finds, which is right only where outcomes are "

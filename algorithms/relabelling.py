@@ -118,7 +118,9 @@ def relabel_batch(
             if config.fruitless and lead == batch.episodes:
                 changed = _fruitless(rng, changed, owners, donors, config)
             if config.until_success and lead == batch.episodes:
-                changed = _own_after_success(changed, selected, donors.family)
+                kept = config.donors_after_success
+                own_too = draw_targets(rng, len(places), 1 - kept) if kept else slice(None)
+                changed = _own_after_success(changed, selected, donors.family, own_too)
             relabelled = _merged(relabelled, places, changed)
     return relabelled
 
@@ -173,11 +175,13 @@ def _fruitless(
     return trials
 
 
-def _own_after_success(trials: Trials, own: Trials, family: TaskFamily) -> Trials:
-    """Trials, with the `own` ones' episodes after the episode of the first high reward."""
+def _own_after_success(
+    trials: Trials, own: Trials, family: TaskFamily, rows: Int64 | slice
+) -> Trials:
+    """Trials, with the `own` ones' episodes after that of the first high reward in those rows."""
     finds = _finds(trials, family)
     after = np.zeros_like(finds)
-    after[:, 1:] = np.logical_or.accumulate(finds, 1)[:, :-1]
+    after[rows, 1:] = np.logical_or.accumulate(finds, 1)[rows, :-1]
     kept = {name: getattr(trials, name).copy() for name in _RELABELLED}
     for name, array in kept.items():
         array[after] = getattr(own, name)[after]

@@ -237,6 +237,37 @@ def test_the_own_agent_takes_over_after_the_first_success() -> None:
         check_relabelling(load_family("point_robot"), 5, config)
 
 
+def test_donors_act_on_after_the_find_in_a_share_of_trials() -> None:
+    family = load_family("gridworld")
+    tasks = family.all_tasks()[:6]
+    owner = np.repeat(np.arange(6), 10)
+    table = collect(family, tasks[owner], 1)
+    pools = [np.flatnonzero(owner == task) for task in range(6)]
+    donors = Donors(table, pools, family, tasks)
+    batches = {}
+    for share in (0.0, 0.5, 1.0):
+        config = RelabellingConfig(
+            whole_trials=1.0,
+            until_success=True,
+            donors="any-task",
+            donors_after_success=share,
+        )
+        rng = np.random.default_rng(0)
+        batches[share] = relabel_batch(rng, table, owner, donors, config)
+    own_acts, donors_act = (
+        (batches[0.5].observations == batches[share].observations).all((1, 2, 3))
+        for share in (0.0, 1.0)
+    )
+    assert (own_acts | donors_act).all()
+    changed = ~(own_acts & donors_act)  # the find left episodes to be acted
+    assert changed.sum() > 20
+    assert 0.3 < own_acts[changed].mean() < 0.7
+    reached = (batches[1.0].next_observations == tasks[owner][:, None, None]).all(-1)
+    np.testing.assert_array_equal(batches[1.0].rewards > 0, reached)
+    with pytest.raises(ValidationError, match="set that to true"):
+        RelabellingConfig(whole_trials=1.0, donors_after_success=0.5)
+
+
 def test_pieces_come_from_many_donors_and_end_when_the_goal_is_found() -> None:
     """Cut trials: a donor a piece, the task's own agent from the piece after the first find."""
     family = load_family("gridworld")
