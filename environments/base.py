@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 Start = Literal["origin", "wide"]
+Difference = Literal["reward", "dynamics"]
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -41,7 +42,7 @@ class Spec:
     horizon: int  # H, steps of an episode
     episodes: int  # K, episodes of a trial
     task_names: tuple[str, ...]
-    tasks_differ_in: Literal["reward", "dynamics"]
+    tasks_differ_in: Difference
     cells: int | None = None  # cells of a per-cell reward head, None where there are none
     binary_reward: tuple[float, float] | None = None  # (low, high) where only these two occur
     collection_start: Start = "wide"  # where the published collection starts its episodes

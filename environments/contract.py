@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from environments.base import Actions, Float64, Simulator, TaskFamily
+from environments.base import Actions, Difference, Float64, Simulator, TaskFamily
 from environments.probe import Rollout, roll_out, some_tasks
 from environments.requirements import require, require_array, require_refused
 
@@ -39,6 +39,8 @@ def _spec(family: TaskFamily, seed: Seed) -> None:
     for field in ("observation_dim", "action_dim", "task_dim", "horizon", "episodes"):
         value = getattr(spec, field)
         require(value >= 1, f"{field} is {value}, expected at least 1")
+    differ, known = spec.tasks_differ_in, get_args(Difference)
+    require(differ in known, f"tasks_differ_in is {differ!r}, expected {' or '.join(known)}")
     if spec.n_actions is not None:
         require(spec.n_actions >= 2, f"n_actions is {spec.n_actions}, expected at least 2")
         require(spec.action_dim == 1, f"action_dim is {spec.action_dim}, discrete needs 1")

@@ -131,7 +131,7 @@ def _obtain_locked(
         if stop.is_set():
             raise Interrupted(f"stopped while another run was busy with {recipe.reference}")
         if not told:
-            log.info("waiting for another run that builds or uses %s", recipe.reference)
+            log.warning("waiting for another run that builds or uses %s", recipe.reference)
             told = True
         time.sleep(_POLL_SECONDS)
 

@@ -72,12 +72,17 @@ def _open_session(
 
 
 def _import_quietly() -> None:
-    """Import Prefect, which takes over the root logger, and keep its own words off the terminal."""
-    handlers, level = list(logging.root.handlers), logging.root.level
+    """Import Prefect, and keep its words, and ours in its form, off the terminal.
+
+    It takes over the root logger, now and again when a flow is called, unless that has a handler
+    with a formatter.
+    """
+    if not any(handler.formatter for handler in logging.root.handlers):
+        silent = logging.NullHandler()
+        silent.setFormatter(logging.Formatter())
+        logging.root.addHandler(silent)
     import prefect  # noqa: F401
 
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
     own = logging.getLogger("prefect")
     own.propagate = False
     own.addHandler(logging.NullHandler())

@@ -20,7 +20,7 @@ from prefect import flow, get_run_logger, task
 from prefect import runtime as runtime_of
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
-from pydantic import BaseModel, Field, NonNegativeInt
+from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt
 
 from pipeline.again import run_words
 from pipeline.artifacts import publish_artifacts
@@ -39,6 +39,7 @@ from pipeline.presets import load_config, preset_names
 from pipeline.records import run_name
 from pipeline.run import OnStep, RunRequest, RunResult, StageCall, execute
 from pipeline.store import Artefact, Store, default_root
+from stages.context import check_device
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -95,6 +96,15 @@ def _flow_run_name() -> str:
     return f"{given['preset']}, seed {seeds}"
 
 
+def _all_different(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed stands twice")
+    return seeds
+
+
+Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_all_different)]
+
+
 @flow(
     name="collect-vae-offline",
     flow_run_name=_flow_run_name,
@@ -103,7 +113,7 @@ def _flow_run_name() -> str:
 )
 def collect_vae_offline(
     preset: Preset,
-    seeds: list[NonNegativeInt] = [0],  # noqa: B006 (Prefect shows it as the form's default)
+    seeds: Seeds = [0],  # noqa: B006 (Prefect shows it as the form's default)
     refresh: list[StageName] = [],  # noqa: B006
     overrides: list[str] = [],  # noqa: B006
     collect: CollectOverrides = _NO_COLLECT,
@@ -138,6 +148,7 @@ def collect_vae_offline(
     texts = [text for section in (*sections, ("evaluate", evaluate)) for text in settings(*section)]
     loaded = load_config(preset, [*texts, *overrides])
     check_fit(loaded.config)
+    check_device(runtime.device)
     session = SESSION.get() or Session(Store(default_root()), threading.Event())
     caller = TaskCaller(session)
     for seed in seeds:

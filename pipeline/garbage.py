@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
+from pipeline.errors import StoreError
 from pipeline.manifest import MANIFEST
-from pipeline.records import RunRecord, list_records
+from pipeline.records import RunRecord, list_records, unreadable_records
 from pipeline.reporting import report_runs
 from pipeline.store import KINDS, Store, lock_name
 
@@ -57,7 +58,16 @@ def sweep(store: Store) -> None:
 
 
 def find_garbage(store: Store, forgotten: frozenset[str] = frozenset()) -> list[Garbage]:
-    """Everything that no record leads to (those `forgotten` aside); nothing is deleted yet."""
+    """Everything that no record leads to (those `forgotten` aside); nothing is deleted yet.
+
+    Raises:
+        StoreError: a record cannot be read, so nobody knows what its run needs.
+    """
+    if unreadable := unreadable_records(store):
+        raise StoreError(
+            f"{unreadable[0]} cannot be read, so what its run uses is not known and nothing was "
+            "deleted; delete that file, or run its preset again first"
+        )
     records = list_records(store)
     kept = [record for record in records if record.name not in forgotten]
     needed = _needed(store, kept)

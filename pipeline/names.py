@@ -39,11 +39,13 @@ def did_you_mean(word: str, known: Iterable[str], list_of_all: str | None = None
 
     Of more than a few, where `list_of_all` says what prints them, only the closest are named.
     """
-    choices = list(known)
-    near = difflib.get_close_matches(word, choices, n=2, cutoff=0.6)
-    if near:
-        return "did you mean " + " or ".join(repr(n) for n in near) + "?"
+    choices = {choice.lower(): choice for choice in known}  # GRIDWORLD is near gridworld
+
+    def nearest(count: int, cutoff: float) -> list[str]:
+        return [choices[c] for c in difflib.get_close_matches(word.lower(), choices, count, cutoff)]
+
+    if near := nearest(2, cutoff=0.6):
+        return "did you mean " + " or ".join(map(repr, near)) + "?"
     if list_of_all is not None and len(choices) > _FEW:
-        closest = difflib.get_close_matches(word, choices, n=3, cutoff=0.0)
-        return f"closest: {', '.join(closest)}; {list_of_all} lists all"
-    return "known: " + ", ".join(choices) if choices else "there are none"
+        return f"closest: {', '.join(nearest(3, cutoff=0.0))}; {list_of_all} lists all"
+    return "known: " + ", ".join(choices.values()) if choices else "there are none"

@@ -111,6 +111,12 @@ def list_records(store: Store) -> list[RunRecord]:
     return sorted((r for r in found if r is not None), key=lambda r: (r.created, r.name))
 
 
+def unreadable_records(store: Store) -> list[Path]:
+    """Files in place of records that cannot be read: what their runs use is not known."""
+    paths = sorted((store.root / "records").glob("*.json"))
+    return [path for path in paths if not path.is_symlink() and _parse(path) is None]
+
+
 def delete_record(store: Store, name: str) -> None:
     """Forget a run; its artefacts stay until the next `gc`.
 
@@ -125,17 +131,22 @@ def _path(store: Store, name: str) -> Path:
 
 
 def _read(path: Path) -> RunRecord | None:
-    """A damaged record is passed over: it holds nothing that a run would not write again."""
+    """The record of that name; None of a damaged file and of a copy under another name."""
+    record = _parse(path)
+    return record if record is not None and record.name == path.stem else None
+
+
+def _parse(path: Path) -> RunRecord | None:
+    """What a file holds; None if it is damaged or another version of omrl wrote it."""
     try:
         document = read_json(path)
         if document.pop("format") != FORMAT:
             return None
         document["overrides"] = tuple(document["overrides"])
         document["artefacts"] = dict(document["artefacts"])
-        record = RunRecord(**document)
+        return RunRecord(**document)
     except (DataError, OSError, TypeError, KeyError, AttributeError):
         return None
-    return record if record.name == path.stem else None
 
 
 def _to_json(record: RunRecord) -> dict[str, Any]:

@@ -14,9 +14,25 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from stages.errors import StageError
+
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """The user asked to stop; the stage has saved a checkpoint."""
+
+
+def check_device(device: str) -> None:
+    """Raise StageError where torch cannot use `cpu`, `cuda` or `cuda:N` on this machine."""
+    if device == "cpu":
+        return
+    import torch  # late: light commands import this module too
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(device.partition(":")[2] or 0) >= count:
+        found = f"{count} CUDA device{'s' * (count > 1)}, counted from 0" if count else "none"
+        raise StageError(
+            f"--device {device}: this machine has {found}; `--device cpu` always works"
+        )
 
 
 class Bar:

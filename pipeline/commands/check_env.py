@@ -11,15 +11,17 @@ from pipeline.exits import FAILED, OK
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `omrl check-env`."""
     parser.add_argument("name", metavar="NAME|module:Class", help="a domain, or your own family")
-    parser.add_argument("--seed", type=int, default=0, help="draws tasks and actions (0)")
+    parser.add_argument("--seed", metavar="N", help="draws tasks and actions (0)")
 
 
 def main(options: argparse.Namespace) -> int:
     """Run every check and list them; 1 if one fails."""
     from environments.checker import check_family
     from environments.registry import load_family
+    from pipeline.commands.run import parse_seeds
 
-    results = check_family(load_family(options.name), options.seed)
+    (seed,) = parse_seeds(options.seed, None)
+    results = check_family(load_family(options.name), seed)
     for result in results:
         why = f": {result.message}" if result.message else ""
         say(f"{'pass' if result.ok else 'FAIL'}  {result.name}{why}")

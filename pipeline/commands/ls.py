@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from pipeline.console import human_age, human_seconds, human_size, say, say_json, table
+from pipeline.console import human_age, human_seconds, human_size, say, say_json, table, tell
 from pipeline.exits import OK
 
 if TYPE_CHECKING:
@@ -20,11 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """List everything; the data are not read, `omrl verify` does that."""
-    from pipeline.records import list_records
+    from pipeline.records import list_records, unreadable_records
     from pipeline.store import Store, default_root
 
     store = Store(default_root())
     records, manifests = list_records(store), store.manifests()
+    for path in unreadable_records(store):
+        tell(f"{path} cannot be read: its run is not listed")
     users: dict[str, list[str]] = {}
     for record in records:
         for reference in dict.fromkeys(record.artefacts.values()):

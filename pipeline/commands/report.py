@@ -34,13 +34,15 @@ def write(
     """The page over these runs, which must differ in their seeds only.
 
     Raises:
-        StoreError: no such run, or runs of several presets.
+        StoreError: no such run, one given twice, or runs of several presets.
     """
     from pipeline.errors import StoreError
     from pipeline.records import read_record
     from pipeline.reporting import write_run_report
 
     records = [read_record(store, run) for run in runs]
+    if len({record.name for record in records}) < len(records):
+        raise StoreError("a run stands twice; a report takes runs that differ in their seeds")
     if len({(r.preset, r.overrides, r.config_digest) for r in records}) > 1:
         raise StoreError("one report takes runs that differ in their seeds only; give one run")
     if any(r.status != "complete" for r in records):

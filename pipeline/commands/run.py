@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.console import human_seconds, human_size, say, tell
 from pipeline.errors import ConfigError
-from pipeline.exits import DIVERGED, INTERRUPTED, OK, exit_code
+from pipeline.exits import INTERRUPTED, OK, exit_code
 from pipeline.names import printable
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def main(options: argparse.Namespace) -> int:
     from pipeline.plan import stages_to_refresh
     from pipeline.presets import load_config
     from pipeline.store import Store, default_root
+    from stages.context import check_device
 
     seeds = parse_seeds(options.seed, options.seeds)
     loaded = load_config(options.preset, options.overrides)
@@ -78,6 +79,7 @@ def main(options: argparse.Namespace) -> int:
         for request in requests:
             say(explain(request, store))
         return OK
+    check_device(options.device)
     return _run_all(options, requests, store)
 
 
@@ -98,8 +100,6 @@ def _run_all(options: argparse.Namespace, requests: Sequence[RunRequest], store:
                     left = requests[len(results) :]
                     tell(f"stopped. Go on with: {_command_to_go_on(options, left, done)}")
                     return INTERRUPTED
-                if code == DIVERGED:
-                    tell("its last good checkpoint is kept; change a setting and run again")
                 raise
     return _finish(options, requests, results, store)
 

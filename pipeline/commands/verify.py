@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.console import human_size, say, say_json, table
+from pipeline.console import human_size, say, say_json, table, tell
 from pipeline.exits import FAILED, OK
 
 
@@ -16,9 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Verify; 1 if anything is damaged. Nothing is changed: the next run makes it anew."""
+    from pipeline.records import unreadable_records
     from pipeline.store import Store, default_root
 
     store = Store(default_root())
+    unreadable = unreadable_records(store) if options.id is None else []
+    for path in unreadable:
+        tell(f"{path} cannot be read; run its preset again to write it anew")
     keys = [store.resolve(options.id)] if options.id is not None else list(store.all_keys())
     found = []
     for kind, name in keys:
@@ -37,4 +41,4 @@ def main(options: argparse.Namespace) -> int:
         rows = [(ref, human_size(size), problem or "whole") for ref, size, problem in found]
         say(table(("artefact", "size", "state"), rows, right=(1,)))
         say(f"{len(found)} artefacts, {damaged} damaged")
-    return FAILED if damaged else OK
+    return FAILED if damaged or unreadable else OK

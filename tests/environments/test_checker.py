@@ -124,6 +124,10 @@ class BadSpec(PointRobot):
     spec = replace(PointRobot.spec, horizon=0)
 
 
+class UnknownDifference(PointRobot):
+    spec = replace(PointRobot.spec, tasks_differ_in="rewards")  # type: ignore[arg-type]
+
+
 class DrawsNothing(PointRobot):
     def plot_rollout(self, axes: Any, observations: Any, task: Any) -> None:
         pass
@@ -157,6 +161,7 @@ class TerminatesElsewhere(PointRobot):
         (BatchMatters, "n environments", "environment 0"),
         (OverwritesObservations, "returned observations", "changed observations"),
         (BadSpec, "spec is sane", "horizon is 0"),
+        (UnknownDifference, "spec is sane", "'rewards', expected reward or dynamics"),
         (DrawsNothing, "a rollout", "drew nothing"),
         (TerminatesElsewhere, "reward, termination", "termination differs"),
     ],

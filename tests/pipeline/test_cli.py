@@ -95,7 +95,10 @@ def test_what_is_made_anew(words: list[str], stages: list[str], toy: Store, call
     assert called(call_log) == stages
 
 
-def test_the_recorded_command_makes_the_run_again(toy: Store, capsys: Capture) -> None:
+def test_the_recorded_command_makes_the_run_again(
+    toy: Store, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.context.check_device", lambda device: None)
     layers = "vae.reward_decoder.layers=[8, 16]"
     options = ["--set", layers, "--name", "mine", "--threads", "1", "--device", "cuda"]
     assert run_toy_command(*options, "--workers", "3") == 0
@@ -154,6 +157,7 @@ def test_a_dry_run_runs_nothing(toy: Store, capsys: Capture, call_log: Path) -> 
         ("run toy --from evalute", "--from: unknown stage 'evalute'; did you mean 'evaluate'?"),
         ("run toy --device mps", "--device mps: must be cpu, cuda or cuda:N"),
         ("run toy --device gpu", "--device gpu: must be cpu, cuda or cuda:N"),
+        ("run toy --device cuda:99", "--device cuda:99: this machine has "),
         ("run toy --threads 0", "--threads 0: must be a count of at least 1"),
         ("run toy --workers two", "--workers two: must be a count of at least 1"),
         ("run toy --name ../x", "run name '../x' cannot be used"),
@@ -166,6 +170,7 @@ def test_a_dry_run_runs_nothing(toy: Store, capsys: Capture, call_log: Path) -> 
         ("scores gridwold", "gridworld"),
         ("check-env gridwold", "gridworld"),
         ("check-env os:path", "os:path"),
+        ("check-env gridworld --seed -1", "--seed '-1': must be a whole number"),
         ("presets toi", "unknown preset 'toi'"),
     ],
 )
@@ -310,9 +315,7 @@ def test_a_loss_that_diverges_ends_with_3(
 
     patched(monkeypatch, "train_offline", diverge)
     assert run_toy_command() == 3
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == "omrl: critic loss is NaN at update 12"
-    assert "its last good checkpoint is kept" in lines[-2]
+    assert capsys.readouterr().err.splitlines()[-1] == "omrl: critic loss is NaN at update 12"
     assert len(list((toy.root / ".checkpoints").rglob("good"))) == 1
 
 
@@ -374,6 +377,12 @@ def test_ls_and_show(toy: Store, capsys: Capture) -> None:
     assert "model.reward_decoder.inputs: [next_observation]" in text
     assert "model.reward_decoder.layers: [32, 32]" in text
     assert not re.search(r"\b(None|True|False)\b", text)
+
+
+def test_a_report_counts_a_run_once(toy: Store, capsys: Capture) -> None:
+    run_toy_command()
+    assert main(["report", "toy-seed0", "toy-seed0"]) == 2
+    assert "a run stands twice" in capsys.readouterr().err
 
 
 def test_verify_finds_damage(toy: Store, capsys: Capture) -> None:

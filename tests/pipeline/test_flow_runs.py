@@ -245,6 +245,27 @@ def test_the_flow_on_its_own_takes_sections_and_seeds(
     assert (store.root / "reports" / "mine" / "index.html").is_file()
 
 
+@pytest.mark.parametrize("seeds", [[], [0, 0], [-1]])
+def test_the_flow_refuses_seeds_that_make_no_sense(
+    seeds: list[int], toy: Any, store: Store
+) -> None:
+    from prefect.exceptions import ParameterTypeError
+
+    from pipeline.flows import collect_vae_offline
+
+    with pytest.raises(ParameterTypeError, match="seeds"):
+        collect_vae_offline("toy", seeds=seeds)
+    assert not list(store.root.glob("records/*"))
+
+
+def test_the_terminal_is_ours(toy: Any, store: Store, capfd: pytest.CaptureFixture[str]) -> None:
+    """Loggers without handlers end at the root, which Prefect would take over."""
+    execute_with_prefect(toy(), store)
+    logging.getLogger("EventsWorker").warning("still processing")
+    logging.getLogger("omrl.store").warning("damaged")
+    assert " | WARNING | " not in capfd.readouterr().err
+
+
 def test_the_flow_refuses_what_does_not_fit_before_it_runs(toy: Any, store: Store) -> None:
     from pipeline.flows import collect_vae_offline
 

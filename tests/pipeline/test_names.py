@@ -82,6 +82,11 @@ def test_the_nearest_word_is_named_or_else_all() -> None:
     assert did_you_mean("zzz", []) == "there are none"
 
 
+def test_case_does_not_matter_to_what_is_near() -> None:
+    assert did_you_mean("GRIDWORLD", ["gridworld", "B"]) == "did you mean 'gridworld'?"
+    assert did_you_mean("b", ["gridworld", "B"]) == "did you mean 'B'?"
+
+
 def test_of_many_words_only_the_closest_are_named() -> None:
     many = ["updates", "log_every", "learning_rate", "elbo", "model", "seed", "batch_size"]
     assert did_you_mean("epochs", many, "`omrl schema`") == (

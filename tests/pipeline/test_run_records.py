@@ -27,6 +27,7 @@ from pipeline.records import (
     list_records,
     read_record,
     run_name,
+    unreadable_records,
     write_record,
 )
 from pipeline.run import StageCall, call_directly
@@ -73,8 +74,28 @@ def test_a_damaged_record_is_passed_over_and_can_be_written_again(text: str, sto
     write_record(store, record())
     (store.root / "records" / "a.json").write_text(text, encoding="latin-1")
     assert list_records(store) == []
+    assert unreadable_records(store) == [store.root / "records" / "a.json"]
     write_record(store, record())
     assert list_records(store) == [record()]
+    assert unreadable_records(store) == []
+
+
+def test_nothing_is_garbage_while_a_record_cannot_be_read(
+    run_toy: RunToy, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = store.root / "records" / f"{run_toy().record.name}.json"
+    path.write_text("{}")
+    for words in (["gc"], ["gc", "--dry-run"]):
+        assert main(words) == 2
+        assert f"{path} cannot be read" in capsys.readouterr().err
+    assert len(list(store.all_keys())) == 6
+    assert main(["ls"]) == 0
+    assert f"{path} cannot be read" in capsys.readouterr().err
+    assert main(["verify"]) == 1
+    assert f"{path} cannot be read" in capsys.readouterr().err
+    run_toy()
+    assert main(["gc"]) == 0
+    assert len(list(store.all_keys())) == 6
 
 
 def test_a_copied_record_counts_once(store: Store) -> None:
