@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = next((word for word in words if word in COMMANDS), None)
     options = _parse(build_parser(command), command, words)
-    _tell_what_is_logged(quiet=getattr(options, "quiet", False))
+    _tell_warnings()
     try:
         return int(_module(options.command).main(options))
     except BrokenPipeError:
@@ -88,9 +88,8 @@ class _Teller(logging.Handler):
         tell(self.format(record))
 
 
-def _tell_what_is_logged(quiet: bool) -> None:
+def _tell_warnings() -> None:
     log = logging.getLogger("omrl")
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
     if not any(isinstance(handler, _Teller) for handler in log.handlers):
         log.addHandler(_Teller())
 
