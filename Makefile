@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := environments datasets models algorithms stages pipeline
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types imports clean
+.PHONY: help demo test test-slow bench lint types imports clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test: $(VENV)/.dev lint types imports ## everything that CI checks
 
 test-slow: $(VENV)/.dev ## crash batteries, servers and trainings too
 	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.dev ## every stage beside a plain loop; writes docs/performance.md
+	$(BIN)/python -m benchmarks --write
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .

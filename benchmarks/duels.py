@@ -1,0 +1,251 @@
+"""Each stage on each case: our code and the plain loop, ready to be timed on the same work."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from algorithms.elbo import elbo
+from algorithms.filtering import OnlineFilter
+from algorithms.optimisers import optimise
+from algorithms.relabelling import relabel_rewards
+from algorithms.rollouts import MetaAgent, roll_out
+from benchmarks import cases, floor
+from benchmarks.cases import Case
+from benchmarks.reference import elbo as plain_elbo
+from benchmarks.reference import evaluation, hyper_states, offline, rewards
+from benchmarks.reference.agents import plain_agent
+from benchmarks.reference.buffers import ReplayBuffer
+from benchmarks.reference.elbo import PlainVae
+from benchmarks.reference.networks import PlainEncoder
+from benchmarks.reference.simulators import make_simulator
+from datasets.trials import Trials
+from environments.base import TaskFamily
+from stages.hyper_state_table import HyperStateTable
+
+COLLECTED_TASKS, EVALUATED_TASKS = 80, 20
+_LOGGED_TRIALS = 40  # a task, of the logs that are encoded and learned from
+_LOGGED_TASKS = 16
+_ENCODED_TASKS, _ENCODED_TRIALS = 2, 256
+
+Work = Callable[[], float]
+"""Does some work, a fraction of a second of it; returns how many units that was."""
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two ways to do the same work."""
+
+    stage: str
+    case: str
+    unit: str
+    ours: Work
+    plain: Work
+    operations: float | None = None  # of a unit, that nobody can do without
+    moved: float | None = None  # bytes of a unit that are read or written at least
+
+
+def collection(case: Case) -> Duel:
+    """Gradient steps of single-task agents, each on a draw from its own log."""
+    config, spec = case.config.collect, case.family.spec
+    tasks = cases.make_tasks(case, min(COLLECTED_TASKS, _most_tasks(case.family)))
+    log = cases.make_log(case, tasks, trials=4)
+    learner = cases.make_learner(case, "collect", agents=len(tasks))
+    draws = torch.Generator().manual_seed(0)
+    plain = plain_agent(learner)
+    steps = 4 * spec.episodes * spec.horizon
+    buffer = ReplayBuffer(steps, spec.observation_dim, spec.action_dim, spec.n_actions is not None)
+    trials = log.trials(0)
+    buffer.size = steps
+    arrays = (
+        trials.observations[:, :, :-1],
+        trials.actions,
+        trials.rewards,
+        trials.next_observations,
+        trials.terminations,
+    )
+    for field, array in zip(buffer.fields(), arrays, strict=True):
+        field[:] = array.reshape(field.shape)
+    rng = np.random.default_rng(0)
+
+    def ours() -> float:
+        learner.update(log.sample(config.batch_size, draws))
+        return len(tasks)
+
+    def alone() -> float:
+        for _ in range(5):
+            plain.update(buffer.sample(rng, config.batch_size))
+        return 5
+
+    operations = config.batch_size * floor.agent_update(
+        config.learner, spec.observation_dim, spec.action_dim, spec.n_actions
+    )
+    return Duel("collection", case.name, "task-update", ours, alone, operations)
+
+
+def vae_update(case: Case) -> Duel:
+    """A gradient step on the ELBO of a published batch."""
+    config = case.config.vae
+    vae, batch = cases.make_vae(case), cases.make_elbo_batch(case)
+    noise = cases.make_noise(case, batch)
+    plain = PlainVae(vae)
+    optimiser = optimise(list(vae.parameters()), config.learning_rate, None)
+    plain_optimiser = torch.optim.Adam(plain.parameters(), config.learning_rate)
+
+    def ours() -> float:
+        optimiser.step(elbo(vae, batch, noise, config.elbo).loss[None])
+        return 1
+
+    def looped() -> float:
+        plain_elbo.update(plain, plain_optimiser, batch, noise, config.elbo)
+        return 1
+
+    trials, steps = batch.transitions.rewards.shape
+    operations = floor.elbo_update(vae, trials, steps)
+    return Duel("VAE update", case.name, "update", ours, looped, operations)
+
+
+def state_relabelling(case: Case) -> Duel:
+    """Beliefs of tasks' trials; ours writes the hyper-states to a Zarr store as well."""
+    vae = cases.make_vae(case).requires_grad_(False)
+    log = cases.make_log(case, cases.make_tasks(case, _ENCODED_TASKS), _ENCODED_TRIALS)
+    each = [log.trials(task) for task in range(_ENCODED_TASKS)]
+    plain = PlainEncoder(vae.encoder)
+
+    def ours() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            cases.write_hyper_states(case, vae, log, Path(folder))
+        return log.rewards.numel()
+
+    def stepped() -> float:
+        for trials in each:
+            hyper_states.encode_trials(plain, trials)
+        return log.rewards.numel()
+
+    width = case.state_dim + case.family.spec.action_dim + 1
+    return Duel(
+        "state relabelling",
+        case.name,
+        "transition",
+        ours,
+        stepped,
+        floor.encoder_step(vae.encoder),
+        moved=4.0 * width,
+    )
+
+
+def offline_update(case: Case) -> Duel:
+    """A gradient step of the meta-agent on a draw of hyper-states."""
+    config, spec = case.config.offline, case.family.spec
+    vae = cases.make_vae(case).requires_grad_(False)
+    tasks = cases.make_tasks(case, min(_LOGGED_TASKS, _most_tasks(case.family)))
+    log = cases.make_log(case, tasks, _LOGGED_TRIALS)
+    with tempfile.TemporaryDirectory() as folder:
+        cases.write_hyper_states(case, vae, log, Path(folder))
+        table = HyperStateTable.load(Path(folder), config, "cpu")
+    learner = cases.make_learner(case, "offline")
+    draws = torch.Generator().manual_seed(0)
+    parts = [log.trials(task) for task in range(len(tasks))]
+    buffers = [offline.fill_buffer(part, cases.make_beliefs(vae, part)) for part in parts]
+    agent, rng = plain_agent(learner), np.random.default_rng(0)
+    drawn = offline.draw_tasks(rng, buffers)
+
+    def ours() -> float:
+        learner.update(table.sample(config.batch_size, draws))
+        return 1
+
+    def task_by_task() -> float:
+        offline.update(agent, rng, buffers, drawn)
+        return 1
+
+    operations = config.batch_size * floor.agent_update(
+        config.learner, case.state_dim, spec.action_dim, spec.n_actions
+    )
+    return Duel("offline RL update", case.name, "update", ours, task_by_task, operations)
+
+
+def evaluate(case: Case) -> Duel:
+    """Meta-episodes on held-out tasks, from the prior."""
+    spec = case.family.spec
+    vae = cases.make_vae(case).requires_grad_(False)
+    learner = cases.make_learner(case, "offline")
+    tasks = cases.make_tasks(case, min(EVALUATED_TASKS, _most_tasks(case.family)))
+    agent, encoder = plain_agent(learner), PlainEncoder(vae.encoder)
+    simulators = [make_simulator(case.family, task, "origin") for task in tasks[:2]]
+    rng = np.random.default_rng(0)
+
+    def ours() -> float:
+        filtered = roll_out(
+            case.family,
+            tasks,
+            MetaAgent(learner, beliefs=True),
+            OnlineFilter(vae),
+            spec.episodes,
+            "origin",
+            rng,
+        )
+        return filtered.rewards.size
+
+    def one_by_one() -> float:
+        for simulator in simulators:  # a task costs the same, however many there are
+            evaluation.evaluate_task(agent, encoder, simulator, spec.episodes, spec.horizon, rng)
+        return len(simulators) * spec.episodes * spec.horizon
+
+    operations = floor.evaluation_step(case, vae.encoder)
+    return Duel("evaluation", case.name, "step", ours, one_by_one, operations)
+
+
+def reward_relabelling(case: Case) -> Duel:
+    """Rewards of the donors' episodes in a batch of trials, under the trials' tasks."""
+    vae = case.config.vae
+    tasks = cases.make_tasks(case, min(vae.tasks_per_batch, _most_tasks(case.family)))
+    log = cases.make_log(case, tasks, vae.trials_per_task)
+    each = [log.trials(task) for task in range(len(tasks))]
+    trials, donors = Trials.concatenate(each), Trials.concatenate(each[1:] + each[:1])
+    own = np.repeat(tasks, vae.trials_per_task, axis=0)
+    single = [make_simulator(case.family, task, "origin").reward for task in own]
+    relabelled = trials.count * max(1, trials.episodes // 2) * trials.horizon
+
+    def ours() -> float:
+        relabel_rewards(trials, donors, case.family, own)
+        return relabelled
+
+    def one_by_one() -> float:
+        rewards.relabel_rewards(trials, donors, single)
+        return relabelled
+
+    spec = case.family.spec
+    width = 2 * spec.observation_dim + spec.action_dim + 1
+    moved = 4.0 * width
+    return Duel("reward relabelling", case.name, "transition", ours, one_by_one, moved=moved)
+
+
+DUELS: dict[str, Callable[[Case], Duel]] = {
+    "collection": collection,
+    "vae": vae_update,
+    "relabel": state_relabelling,
+    "offline": offline_update,
+    "evaluation": evaluate,
+    "rewards": reward_relabelling,
+}
+
+TARGETS: dict[str, tuple[float, ...]] = {
+    "collection": (30, 15, 3),
+    "vae": (12, 3.2, 6.5),
+    "relabel": (3, 3, 3),
+    "offline": (2.5, 2, 2),
+    "evaluation": (30, 30),
+    "rewards": (50, 50, 50),
+}
+"""How many times as fast as the plain loop we want to be at least, in the order of `CASES`."""
+
+
+def _most_tasks(family: TaskFamily) -> int:
+    """How many distinct tasks there are to draw."""
+    every = family.all_tasks()
+    return 10**9 if every is None else len(every)

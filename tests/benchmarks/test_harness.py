@@ -1,0 +1,93 @@
+"""The harness: what it says of two sides is what they did."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from benchmarks import cases, floor
+from benchmarks.__main__ import main
+from benchmarks.cases import CASES, load_case
+from benchmarks.duels import DUELS, TARGETS, Duel
+from benchmarks.machine import Machine
+from benchmarks.measure import Measured, measure
+from benchmarks.page import page, row_of
+
+MACHINE = Machine("a machine", 2, "2", operations=1e9, copied=1e9)
+
+
+def sleeping(seconds: float) -> Duel:
+    """A plain side that takes three times as long."""
+
+    def ours() -> float:
+        time.sleep(seconds)
+        return 2
+
+    def plain() -> float:
+        time.sleep(3 * seconds)
+        return 2
+
+    return Duel("collection", "gridworld", "nap", ours, plain, operations=1e6, moved=2e6)
+
+
+def test_a_ratio_is_that_of_the_time_taken() -> None:
+    measured = measure(sleeping(0.05), rounds=2)
+    assert len(measured.ours) == len(measured.plain) == len(measured.plain_best) == 2
+    assert measured.ratio(measured.plain)[0] == pytest.approx(3, rel=0.4)
+
+
+def test_the_floor_counts_operations_and_bytes() -> None:
+    measured = Measured(sleeping(1), ours=[100, 100, 120], plain=[10, 5, 12], plain_best=[20] * 3)
+    assert measured.ratio(measured.plain) == (10.0, 10.0, 15.0)
+    row = row_of(measured, "collection", MACHINE)
+    assert row["floor_share"] == pytest.approx(100 * (1e6 + 2e6) / 1e9)
+    assert row["equal_settings"] == 5
+    assert row["target"] == 30
+    text = page([row], MACHINE, "python -m benchmarks")
+    assert (
+        "| collection | gridworld | 100 naps | **10.0** | 10.0 to 15.0 | 5.0 | 30 | 30% |" in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "elbo", "agent"),
+    [
+        ("gridworld", (64, 60), 0.523, 0.206),
+        ("point_robot_sparse", (64, 120), 9.41, 2.35),
+        ("cheetah_vel", (32, 400), 38.6, 9.56),
+    ],
+)
+def test_operations_of_published_updates(
+    name: str, batch: tuple[int, int], elbo: float, agent: float
+) -> None:
+    """In 10^9, counted by hand from the layers' widths."""
+    case = load_case(name)
+    spec, offline = case.family.spec, case.config.offline
+    assert floor.elbo_update(cases.make_vae(case), *batch) / 1e9 == pytest.approx(elbo, rel=0.01)
+    each = floor.agent_update(offline.learner, case.state_dim, spec.action_dim, spec.n_actions)
+    assert offline.batch_size * each / 1e9 == pytest.approx(agent, rel=0.02)
+
+
+@pytest.mark.parametrize("name", CASES[:2])
+@pytest.mark.parametrize("stage", DUELS)
+def test_both_sides_of_every_duel_work(stage: str, name: str) -> None:
+    duel = DUELS[stage](load_case(name))
+    assert duel.ours() > 0
+    assert duel.plain() > 0
+    assert duel.operations or duel.moved
+    assert len(TARGETS[stage]) >= 2
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        words = ["rewards", "--case", "gridworld", "--rounds", "1", "--threads", "1", "--no-memory"]
+        assert main(words) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert "| reward relabelling | gridworld |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["colection"])
+    assert "unknown stage 'colection'; known: collection, vae" in capsys.readouterr().err
