@@ -16,6 +16,7 @@ from pipeline.again import again
 from pipeline.errors import StoreError
 from pipeline.manifest import Manifest, content_digest, scan
 from pipeline.names import checked_name
+from pipeline.presets import preset_stem
 from pipeline.records import RunRecord, list_records
 from pipeline.scores import SCORES_STEP
 from pipeline.store import Store
@@ -158,7 +159,8 @@ def _others(store: Store, own: RunRecord) -> list[OtherRun]:
         newest = [r for r in group if r.config_digest == group[-1].config_digest]
         folders = tuple(f for f in (_scores_folder(store, r) for r in newest) if f is not None)
         if folders:
-            found.append(OtherRun(preset, differences(own.config, newest[0].config), folders))
+            difference = differences(own.config, newest[0].config)
+            found.append(OtherRun(preset_stem(preset), difference, folders))
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from environments.base import TaskFamily
 from environments.registry import load_family
+from pipeline.presets import preset_stem
 from pipeline.report import policies as scores
 from pipeline.report import sections
 from pipeline.report.comparison import Contender, comparable
@@ -14,7 +15,7 @@ from pipeline.report.lineage import cards
 from pipeline.report.page import Page, render
 from pipeline.report.sources import Scores, SeedFolders, SeedOutputs
 
-VERSION = 2
+VERSION = 3
 """Raised when the same inputs give another page, so that cached reports are drawn anew."""
 
 PICTURES = ("returns_per_episode", "belief_tightening", "evaluation_return", "comparison")
@@ -76,7 +77,8 @@ def write_report(request: ReportRequest, output: Path) -> None:
 def _read(request: ReportRequest) -> _Content:
     seeds = tuple(SeedOutputs.read(folders) for folders in request.seeds)
     family = load_family(request.family)
-    own = Contender(request.preset, request.difference, tuple(one.scores for one in seeds))
+    label = preset_stem(request.preset)
+    own = Contender(label, request.difference, tuple(one.scores for one in seeds))
     others = []
     for other in request.others:
         read = tuple(Scores.read(folder / "scores.json") for folder in other.scores)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +24,7 @@ _MOST_DIFFERENCES = 3
 class Contender:
     """Another way to do it, evaluated on the same tasks: one scores file a seed."""
 
-    label: str  # the preset, and what was set beside it
+    label: str  # the preset, or the stem of a user's file
     difference: str  # what its configuration says otherwise, in words or dotted keys
     scores: tuple[Scores, ...]
 
@@ -55,6 +57,7 @@ def comparison_table(own: Contender, others: Sequence[Contender]) -> Table:
 def comparison_panel(own: Contender, others: Sequence[Contender]) -> Panel:
     """Means with intervals as bars from the top down, references as lines."""
     contenders = (own, *others)
+    ticks = _ticks(contenders)
     references = [s for s in gather(own.scores) if s.policy in ("oracle", "search")]
 
     def plot(axes: Axes) -> None:
@@ -68,15 +71,32 @@ def comparison_panel(own: Contender, others: Sequence[Contender]) -> Panel:
         for scores, style in zip(references, ("--", ":"), strict=False):
             name, mean = scores.policy, scores.estimate.mean
             axes.axvline(mean, color=panels.GREEN, linestyle=style, linewidth=1.3, label=name)
-        axes.set_yticks(range(len(contenders)), [one.label for one in contenders])
+        axes.set_yticks(range(len(contenders)), ticks)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("return of a trial")
         panels.legend_above(axes, right=False)
 
     caption = "Mean return of a trial of every preset in the store, with 95 % intervals over seeds."
-    size = (6.4, 1.3 + 0.42 * len(contenders))
+    most_lines = 1 + max(tick.count("\n") for tick in ticks)
+    size = (6.4, 1.3 + (0.28 + 0.14 * most_lines) * len(contenders))
     return panels.draw("comparison", caption, plot, size, fit=True)
+
+
+def _ticks(contenders: Sequence[Contender]) -> list[str]:
+    """Presets; one that stands more than once with what its configuration says otherwise."""
+    times = Counter(one.label for one in contenders)
+    return [
+        "\n".join([one.label, *_wrapped(one.difference)]) if times[one.label] > 1 else one.label
+        for one in contenders
+    ]
+
+
+def _wrapped(text: str) -> list[str]:
+    """At most two short lines."""
+    return textwrap.wrap(
+        text, 40, max_lines=2, placeholder=" ...", break_on_hyphens=False, break_long_words=False
+    )
 
 
 def _row(one: Contender, base: float | None) -> tuple[Cell, ...]:

@@ -14,9 +14,10 @@ from report_data import MakeSeed, seed_maker
 from datasets.errors import DataError
 from environments.registry import DOMAINS, load_family
 from pipeline.report import beliefs, panels
+from pipeline.report.comparison import Contender, comparison_panel
 from pipeline.report.curves import Reference, curve_panels, split_name
 from pipeline.report.rollouts import episode_legend, rollout_panels, spread_tasks
-from pipeline.report.sources import Curves, SeedOutputs
+from pipeline.report.sources import Curves, Scores, SeedOutputs
 
 
 @pytest.fixture
@@ -165,3 +166,21 @@ def test_the_belief_map_does_not_depend_on_a_sign() -> None:
     assert beliefs.belief_map_panel(trials.copy(), tasks).svg() == first
     one_dimension = beliefs.belief_map_panel(trials[..., [0, 4]], tasks[:, :1])
     assert one_dimension.svg()
+
+
+def test_bars_of_one_preset_are_told_apart(make_seed) -> None:
+    folder = make_seed("gridworld", tasks=2).folders["scores"]
+    scores = (Scores.read(folder / "scores.json"),)
+    rule, long = "offline.learner.rule=cql", ", ".join(f"vae.elbo.weight_{n}={n}" for n in range(9))
+    own, *others = (
+        Contender(label, difference, scores)
+        for label, difference in (("pr", ""), ("pr", rule), ("pr", long), ("other", rule))
+    )
+    axes = comparison_panel(own, others).figure.axes[0]
+    ticks = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert ticks[:2] == ["pr", f"pr\n{rule}"]
+    assert ticks[3] == "other"  # its name says enough
+    lines = ticks[2].split("\n")
+    assert len(lines) == 3
+    assert lines[2].endswith(" ...")
+    assert max(map(len, lines)) <= 40
