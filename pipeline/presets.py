@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config import SECTIONS, RunConfig
-from pipeline.documents import Document, Origin, parse_value, read_document, value_text
+from pipeline.documents import Document, Origin, Path_, parse_value, read_document, value_text
 from pipeline.errors import ConfigError
 from pipeline.keys import complete
 from pipeline.names import checked_name, did_you_mean, printable
@@ -210,15 +210,22 @@ def _plain(values: Mapping[str, Any]) -> Document:
 
 
 def _merge(base: Document, over: Document) -> None:
-    """Lay `over` on `base`, mapping into mapping; anything else replaces."""
-    _merge_values(base.values, over.values)
+    """Lay `over` on `base`, mapping into mapping; anything else replaces, with its origins."""
+    replaced = set(_merge_values(base.values, over.values))
+    for path in list(base.origins):
+        if any(path[:length] in replaced for length in range(1, len(path) + 1)):
+            del base.origins[path]
     base.origins.update(over.origins)
 
 
-def _merge_values(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+def _merge_values(
+    base: dict[str, Any], over: Mapping[str, Any], path: Path_ = ()
+) -> Iterator[Path_]:
+    """Merge, and say the path of every value that was replaced."""
     for key, value in over.items():
         old = base.get(key)
         if isinstance(old, dict) and isinstance(value, Mapping):
-            _merge_values(old, value)
+            yield from _merge_values(old, value, (*path, key))
         else:
             base[key] = value
+            yield (*path, key)

@@ -293,6 +293,21 @@ def test_a_bad_set_names_the_option(override: str, message: str, presets: Path) 
     assert message in refused(presets, "toy", (override,))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("offline.critic_layers=[8, -1]", "offline.learner.critic_layers.1 must be greater than 0"),
+        ("vae.elbo={kl_weight: -1}", "vae.elbo.kl_weight must be greater than or equal to 0"),
+    ],
+)
+def test_an_error_inside_a_value_names_the_option_and_not_the_file_below(
+    override: str, message: str, presets: Path
+) -> None:
+    text = "offline:\n  learner:\n    rule: dqn\n    critic_layers: [4, 4, 4]\n"
+    write(presets, "offline_config", "toy", text)
+    assert refused(presets, "toy", (override,)).startswith(f"--set {override}: {message}")
+
+
 def test_values_of_a_program_lie_between_preset_and_set(presets: Path) -> None:
     values = {"vae": {"updates": 5, "log_every": 7}, "offline": None}
     config = load_config("toy", ["vae.updates=6"], values, presets).config
