@@ -40,8 +40,12 @@ def load_family(name: str) -> TaskFamily:
     module_name, colon, class_name = target.partition(":")
     if not colon:
         near = difflib.get_close_matches(name, DOMAINS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(DOMAINS)}"
-        raise TaskError(f"unknown domain {name!r}: {hint}")
+        hint = (
+            f"did you mean {' or '.join(map(repr, near))}?"
+            if near
+            else f"known: {', '.join(DOMAINS)}"
+        )
+        raise TaskError(f"unknown domain {name!r}; {hint}")
     if name not in DOMAINS:
         _allow_working_folder()
     try:

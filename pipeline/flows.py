@@ -147,7 +147,7 @@ def collect_vae_offline(
     sections = (("collect", collect), ("vae", vae), ("relabel", relabel), ("offline", offline))
     texts = [text for section in (*sections, ("evaluate", evaluate)) for text in settings(*section)]
     loaded = load_config(preset, [*texts, *overrides])
-    check_fit(loaded.config)
+    check_fit(loaded)
     check_device(runtime.device)
     session = SESSION.get() or Session(Store(default_root()), threading.Event())
     caller = TaskCaller(session)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class LoadedConfig:
     config: RunConfig
     preset: str  # its name, or the path of a user's file
     overrides: tuple[str, ...]  # "vae.elbo.kl_weight=0.1": full keys in order, each once
+    origins: Mapping[Path_, Origin] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def stem(self) -> str:
@@ -107,7 +108,7 @@ def load_config(
     except ValidationError as error:
         raise ConfigError(sentence(error, merged.origins, preset)) from error
     canonical = tuple(f"{key}={value_text(value)}" for key, value in sorted(leaves.items()))
-    return LoadedConfig(config, preset, canonical)
+    return LoadedConfig(config, preset, canonical, merged.origins)
 
 
 def _load(preset: str, root: Path) -> Document:

@@ -23,13 +23,17 @@ _PLAINER = {
 
 
 def sentence(error: ValidationError, origins: Mapping[Path_, Origin], preset: str) -> str:
-    """The first problem, the unknown keys before all others; `preset` stands in for no origin."""
+    """The first problem, the unknown keys before all others, as `located`."""
     details = sorted(error.errors(include_url=False), key=lambda d: d["type"] != "extra_forbidden")
     first = details[0]
     path = _path(first)
-    origin = _origin(path, origins) or Origin(preset)
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return f"{origin}: {_words(first, path)}{more}"
+    return located(_words(first, path) + more, path, origins, preset)
+
+
+def located(text: str, path: Path_, origins: Mapping[Path_, Origin], preset: str) -> str:
+    """A problem behind the place where that key was written; `preset` stands in for none."""
+    return f"{_origin(path, origins) or Origin(preset)}: {text}"
 
 
 def _words(detail: ErrorDetails, path: Path_) -> str:

@@ -46,26 +46,13 @@ def draw_tasks(family: TaskFamily, config: CollectConfig) -> TaskSplit:
     rng = numpy_generator(config.tasks.seed, "tasks", family.spec.name)
     train, test, seen = config.tasks.train, config.tasks.test, config.tasks.test_tasks_seen
     finite = family.all_tasks()
+    if text := config.tasks.misfit(family.spec.name, finite):
+        raise StageError(f"collect.tasks {text}")
     if finite is None:
-        if seen:
-            raise StageError(
-                f"collect.tasks.test_tasks_seen: {family.spec.name} has infinitely many tasks, "
-                "so its test tasks are drawn apart; set it to false"
-            )
         drawn = family.sample_tasks(train + test, rng)
         return TaskSplit(drawn[:train], drawn[train:])
-    if seen and test > train:
-        raise StageError(
-            f"collect.tasks: test_tasks_seen evaluates on training tasks, of which there are "
-            f"{train}; {test} test tasks are asked for"
-        )
-    needed = train if seen else train + test
-    if needed > len(finite):
-        raise StageError(
-            f"collect.tasks: {family.spec.name} has {len(finite)} tasks, {needed} are asked for"
-        )
     shuffled = finite[rng.permutation(len(finite))]
-    return TaskSplit(shuffled[:train], shuffled[:test] if seen else shuffled[train:needed])
+    return TaskSplit(shuffled[:train], shuffled[:test] if seen else shuffled[train : train + test])
 
 
 def collect(

@@ -5,6 +5,7 @@ No torch here: the command line reads these to check a file, and Prefect to draw
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Literal
 
 from pydantic import (
@@ -31,6 +32,21 @@ class TasksConfig(FrozenConfig):
     test_tasks_seen: bool = Field(
         False, description="finite families: evaluate on the training tasks themselves"
     )
+
+    def misfit(self, family: str, known: Sized | None) -> str | None:
+        """Why a family of these tasks (None: a continuum) cannot have these counts, if so."""
+        if known is None:
+            text = (
+                f"sets test_tasks_seen, but {family} has infinitely many tasks, so its test tasks"
+            )
+            return f"{text} are drawn apart: set it to false" if self.test_tasks_seen else None
+        if self.test_tasks_seen and self.test > self.train:
+            text = f"asks for {self.test} test tasks, but test_tasks_seen evaluates on the training"
+            return f"{text} tasks, of which there are {self.train}: lower test"
+        needed = self.train if self.test_tasks_seen else self.train + self.test
+        if needed > len(known):
+            return f"asks for {needed} tasks, but {family} has {len(known)}"
+        return None
 
 
 class CollectConfig(FrozenConfig):

@@ -69,7 +69,7 @@ def main(options: argparse.Namespace) -> int:
 
     seeds = parse_seeds(options.seed, options.seeds)
     loaded = load_config(options.preset, options.overrides)
-    check_fit(loaded.config)
+    check_fit(loaded)
     refresh = stages_to_refresh(options.refresh, options.since)
     requests = [_request(options, loaded, seed, refresh) for seed in seeds]
     store = Store(default_root())

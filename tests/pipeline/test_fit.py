@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.errors import ConfigError
@@ -11,7 +13,7 @@ from pipeline.presets import load_config, preset_names
 
 @pytest.mark.parametrize("preset", preset_names())
 def test_every_preset_fits_its_family(preset: str) -> None:
-    check_fit(load_config(preset).config)
+    check_fit(load_config(preset))
 
 
 @pytest.mark.parametrize(
@@ -77,8 +79,37 @@ def test_policy_replaying_needs_two_tasks_in_every_group(
             ["vae.model.reward_decoder.likelihood=bernoulli-per-cell"],
             "has no cells",
         ),
+        ("gridworld", ["collect.tasks.train=30"], "asks for 30 tasks, but gridworld has 21"),
+        ("gridworld", ["collect.tasks.test_tasks_seen=false"], "collect.tasks asks for"),
+        ("gridworld", ["collect.tasks.test=25"], "of which there are"),
+        ("point_robot", ["collect.tasks.test_tasks_seen=true"], "has infinitely many tasks"),
     ],
 )
 def test_what_does_not_fit_is_named(preset: str, overrides: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_fit(load_config(preset, overrides).config)
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_fit(load_config(preset, overrides))
+    assert str(caught.value).startswith("--set ")
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        (":4: ", "  domain: gridwrld\n"),
+        (":7: ", "  domain: gridworld\noffline:\n  learner:\n    rule: iql\n"),
+        (":5: ", "  domain: gridworld\n  replaying_steps: 4\n"),
+    ],
+)
+def test_what_does_not_fit_is_found_in_its_file(setting: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"# mine\nextends: gridworld\ncollect:\n{text}")
+    with pytest.raises(ConfigError) as caught:
+        check_fit(load_config(str(file)))
+    assert str(caught.value).startswith(f"{file}{setting}")
+
+
+def test_an_unknown_domain_names_the_option_and_the_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_fit(load_config("gridworld", ["collect.domain=gridwrld"]))
+    assert str(caught.value) == (
+        "--set collect.domain=gridwrld: unknown domain 'gridwrld'; did you mean 'gridworld'?"
+    )

@@ -509,12 +509,17 @@ def test_a_continuum_is_drawn_apart_by_the_tasks_own_seed() -> None:
 @pytest.mark.parametrize(
     ("settings", "changes", "error", "message"),
     [
-        (DQN_RUN, {"tasks": {"train": 4, "test": 1}}, StageError, "has 4 tasks, 5 are asked"),
+        (
+            DQN_RUN,
+            {"tasks": {"train": 4, "test": 1}},
+            StageError,
+            "asks for 5 tasks, but corridor has 4",
+        ),
         (
             DQN_RUN,
             {"tasks": {"train": 2, "test": 3, "test_tasks_seen": True}},
             StageError,
-            "of which there are 2; 3 test tasks are asked for",
+            "asks for 3 test tasks, .* of which there are 2",
         ),
         (
             SAC_RUN,
