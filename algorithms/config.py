@@ -112,7 +112,7 @@ class RelabellingConfig(FrozenConfig):
         if self.enabled and self.fruitless and not self.task_averaging:
             raise ValueError(
                 "fruitless chooses by what a trial finds, which is right only where outcomes are "
-                "averaged over tasks: set task_averaging to true"
+                "averaged over tasks: set task_averaging to true, or fruitless to 0"
             )
         return self
 

@@ -329,7 +329,7 @@ def test_fruitless_trials_find_late_what_others_find_early() -> None:
 
 
 def test_fruitless_trials_need_averaged_outcomes() -> None:
-    with pytest.raises(ValidationError, match="set task_averaging to true"):
+    with pytest.raises(ValidationError, match="set task_averaging to true, or fruitless to 0"):
         RelabellingConfig(whole_trials=1.0, fruitless=0.5)
     with pytest.raises(ValidationError, match="fruitless is about whole trials"):
         RelabellingConfig(fruitless=0.5, task_averaging=True)
