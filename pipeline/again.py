@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config import RuntimeConfig
-from pipeline.presets import preset_stem
+from pipeline.presets import located_preset, preset_stem
 from pipeline.records import RunRecord, run_stem
 
 
@@ -32,8 +32,11 @@ def run_words(
     name: str | None = None,
     runtime: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """The words of `omrl run`; of `runtime`, as `RuntimeConfig.decisive`, no default is written."""
-    words = ["omrl", "run", preset]
+    """The words of `omrl run`; they mean the same in any folder.
+
+    Of `runtime`, as `RuntimeConfig.decisive`, no default is written.
+    """
+    words = ["omrl", "run", located_preset(preset)]
     for text in overrides:
         words += ["--set", text]
     words += ["--seed", str(seeds[0])] if len(seeds) == 1 else ["--seeds", _seeds_text(seeds)]

@@ -36,7 +36,7 @@ class LoadedConfig:
     """A checked configuration and where it came from."""
 
     config: RunConfig
-    preset: str  # its name, or the path of a user's file
+    preset: str  # as `located_preset` has it
     overrides: tuple[str, ...]  # "vae.elbo.kl_weight=0.1": full keys in order, each once
     origins: Mapping[Path_, Origin] = field(default_factory=dict, repr=False, compare=False)
 
@@ -54,6 +54,11 @@ def config_root() -> Path:
 def is_file(preset: str) -> bool:
     """Whether `preset` is meant as the path of a user's own file rather than a name."""
     return preset.endswith((".yaml", ".yml"))
+
+
+def located_preset(preset: str) -> str:
+    """A preset's name, or the absolute path of a user's file, from wherever it was named."""
+    return str(Path(preset).resolve()) if is_file(preset) else preset
 
 
 def preset_stem(preset: str) -> str:
@@ -108,7 +113,7 @@ def load_config(
     except ValidationError as error:
         raise ConfigError(sentence(error, merged.origins, preset)) from error
     canonical = tuple(f"{key}={value_text(value)}" for key, value in sorted(leaves.items()))
-    return LoadedConfig(config, preset, canonical, merged.origins)
+    return LoadedConfig(config, located_preset(preset), canonical, merged.origins)
 
 
 def _load(preset: str, root: Path) -> Document:

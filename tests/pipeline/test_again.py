@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import RunToy, toy_request
 
 from pipeline.again import again, run_words
+from pipeline.cli import main
 from pipeline.config import RuntimeConfig
-from pipeline.records import RunRecord, find_record, write_record
+from pipeline.records import RunRecord, find_record, list_records, write_record
 from pipeline.run import execute
 from pipeline.store import Store
 
@@ -42,12 +44,30 @@ def test_a_record_knows_threads_and_device(run_toy: RunToy, store: Store) -> Non
     assert again([record, other]) == f"omrl run toy --set '{LAYERS}' --seeds 0..1 --threads 3"
 
 
-def test_a_name_of_its_own_is_written() -> None:
+def test_a_name_of_its_own_is_written(tmp_path: Path) -> None:
     record = RunRecord("mine-seed2", "toy", (), 2, "gridworld", {})
     assert again([record]) == "omrl run toy --seed 2 --name mine"
     assert again([replace(record, name="toy-seed2")]) == "omrl run toy --seed 2"
-    file = replace(record, name="mine-seed2", preset="some/where/mine.yaml")
-    assert again([file]) == "omrl run some/where/mine.yaml --seed 2"
+    file = replace(record, name="mine-seed2", preset=str(tmp_path / "mine.yaml"))
+    assert again([file]) == f"omrl run {tmp_path / 'mine.yaml'} --seed 2"
+
+
+def test_a_file_is_the_same_however_it_is_spelt(
+    presets: Path, store: Store, fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: toy\n")
+    (tmp_path / "deeper").mkdir()
+    for folder, spelling in (
+        (tmp_path, "mine.yaml"),
+        (tmp_path / "deeper", "../mine.yaml"),
+        (tmp_path / "deeper", str(file)),
+    ):
+        monkeypatch.chdir(folder)
+        assert main(["run", spelling, "--no-prefect", "--no-report", "--quiet"]) == 0
+        (record,) = list_records(store)
+        assert record.preset == str(file)
+        assert record.command == again([record]) == f"omrl run {file} --seed 0"
 
 
 def test_a_record_from_before_has_no_flags(store: Store) -> None:
