@@ -141,5 +141,10 @@ def _shown(value: Any) -> str:
 
 
 def _report_path(store: Store, record: RunRecord) -> str:
-    path = store.root / "reports" / record.name / "index.html"
-    return str(path) if path.is_file() else f"none; `omrl report {record.name}` writes it"
+    """The run's own page, else the first of several seeds' that covers it."""
+    from pipeline.reporting import report_runs
+
+    pages = sorted((store.root / "reports").glob("*/index.html"))
+    own = [page for page in pages if page.parent.name == record.name]
+    covering = [page for page in pages if record.name in report_runs(page.parent)]
+    return str(next(iter(own + covering), f"none; `omrl report {record.name}` writes it"))

@@ -385,6 +385,20 @@ def test_a_report_counts_a_run_once(toy: Store, capsys: Capture) -> None:
     assert "a run stands twice" in capsys.readouterr().err
 
 
+def test_show_finds_the_page_of_several_seeds(toy: Store, capsys: Capture) -> None:
+    run_toy_command("--seeds", "0..1")
+    assert main(["show", "toy-seed0"]) == 0
+    assert "report  none; `omrl report toy-seed0` writes it" in capsys.readouterr().out
+    for name, runs in (("toy", ["toy-seed0", "toy-seed1"]), ("toy-seed1", ["toy-seed1"])):
+        folder = toy.folder("reports") / name
+        folder.mkdir()
+        (folder / "index.html").touch()
+        (folder / "stamp.json").write_text(json.dumps({"runs": runs}))
+    for run, page in (("toy-seed0", "toy"), ("toy-seed1", "toy-seed1")):
+        assert main(["show", run]) == 0
+        assert f"report  {toy.root}/reports/{page}/index.html" in capsys.readouterr().out
+
+
 def test_verify_finds_damage(toy: Store, capsys: Capture) -> None:
     run_toy_command()
     assert main(["verify"]) == 0
