@@ -30,6 +30,8 @@ KINDS = ("trials", "vae", "hyper-states", "agent", "scores")
 _FINGERPRINT = re.compile(rf"[0-9a-f]{{{FINGERPRINT_DIGITS}}}")
 _FOLDERS = ("artefacts", "records", "reports", "logs", ".locks", ".tmp", ".trash", ".checkpoints")
 
+_SHOWN_DIGITS = _SHOWN_KEYS = 8  # of a hint
+
 log = logging.getLogger("omrl.store")
 
 
@@ -165,7 +167,9 @@ class Store:
         names = [f"{kind}/{name}" for kind, name in hits]
         if hits:
             raise StoreError(f"{printable(text)} is ambiguous: {', '.join(names[:4])}")
-        hint = did_you_mean(text, [f"{kind}/{name[: len(text)]}" for kind, name in keys][:8])
+        digits = max(len(text.rpartition("/")[2]), _SHOWN_DIGITS)
+        known = dict.fromkeys(f"{kind}/{name[:digits]}" for kind, name in keys)
+        hint = did_you_mean(text, list(known)[:_SHOWN_KEYS])
         raise StoreError(f"no artefact {printable(text)} in {self.root}; {hint}")
 
     def discard(self, folder: Path) -> None:

@@ -233,6 +233,15 @@ def test_an_unknown_id_is_refused(text: str, store: Store) -> None:
         store.resolve(text)
 
 
+@pytest.mark.parametrize("text", ["", "zz", "vae/z"])
+def test_an_unknown_id_is_told_what_there_is(text: str, store: Store) -> None:
+    names = [put(store, n=n).reference[: len("trials/") + 8] for n in range(3)]
+    with pytest.raises(StoreError) as caught:
+        store.resolve(text)
+    told = str(caught.value).partition("; known: ")[2].split(", ")
+    assert told == sorted(names)
+
+
 def test_an_ambiguous_id_names_the_candidates(store: Store) -> None:
     one, two = put(store, n=1), put(store, n=2)
     with pytest.raises(
