@@ -7,6 +7,7 @@ and returns what calling it returns.
 from __future__ import annotations
 
 import importlib
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.building import Recipe, obtain
+from pipeline.clock import saved_files
 from pipeline.config import RuntimeConfig
 from pipeline.errors import StoreError
 from pipeline.garbage import sweep
@@ -73,10 +75,12 @@ class StageCall:
         key = (self.recipe.kind, self.recipe.fingerprint)
         checkpoints = self.store.checkpoint_folder(*key)
         checkpoints.mkdir(parents=True, exist_ok=True)
-        logs = self.store.log_folder(*key) if self.runtime.tensorboard else None
+        logs = self.store.log_folder(*key)
+        if not saved_files(checkpoints):  # from the start, so earlier curves would overlap
+            shutil.rmtree(logs, ignore_errors=True)
         context = StageContext(
             checkpoints=checkpoints,
-            logs=logs,
+            logs=logs if self.runtime.tensorboard else None,
             device=self.runtime.device,
             threads=self.runtime.threads,
             workers=self.runtime.workers,

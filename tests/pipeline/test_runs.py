@@ -231,6 +231,21 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(
     assert {name: artefact.digest for name, artefact in result.artefacts.items()} == whole
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_curves_of_an_earlier_training_go_unless_it_goes_on(
+    resumed: bool, run_toy: RunToy, store: Store
+) -> None:
+    key = store.parse(run_toy().record.artefacts["train-vae"])
+    events = store.log_folder(*key) / "events"
+    events.parent.mkdir(parents=True)
+    events.touch()
+    if resumed:
+        store.checkpoint_folder(*key).mkdir()
+        (store.checkpoint_folder(*key) / "cursor").write_text("3")
+    run_toy(refresh=["train-vae"])
+    assert events.exists() == resumed
+
+
 def test_stopped_between_stages(run_toy: RunToy) -> None:
     stop = threading.Event()
     with pytest.raises(Interrupted, match="stopped before train-vae"):
