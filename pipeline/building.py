@@ -24,6 +24,7 @@ from typing import Any
 
 from datasets.errors import DataError, DiskFullError
 from datasets.files import fail_point, fsync_path, fsync_tree, json_bytes, naming_full_disk
+from pipeline.clock import seconds_spent
 from pipeline.errors import StoreError
 from pipeline.locks import KeyLock
 from pipeline.manifest import (
@@ -154,11 +155,12 @@ def _build(store: Store, recipe: Recipe, make: Make) -> Artefact:
     _check_inputs(recipe)
     _fail_point(recipe.kind, "before-write")
     temporary = store.new_temporary(recipe.kind, recipe.fingerprint)
+    checkpoints = store.checkpoint_folder(recipe.kind, recipe.fingerprint)
     try:
         with _naming_full_disk(temporary):
-            begun = time.monotonic()
+            before, begun = seconds_spent(checkpoints), time.monotonic()
             make(temporary)
-            seconds = time.monotonic() - begun
+            seconds = before + time.monotonic() - begun
             _fail_point(recipe.kind, "data-done")
             _check_inputs(recipe)
             manifest = _seal(recipe, temporary, seconds)
@@ -166,7 +168,7 @@ def _build(store: Store, recipe: Recipe, make: Make) -> Artefact:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    shutil.rmtree(store.checkpoint_folder(recipe.kind, recipe.fingerprint), ignore_errors=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     return Artefact(final, manifest, cached=False)
 
 

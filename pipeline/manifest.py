@@ -57,7 +57,7 @@ class Manifest:
     files: dict[str, FileEntry]
     digest: str
     created: str  # UTC, ISO 8601
-    seconds: float  # of the process that finished it
+    seconds: float  # of all processes that worked on it, without what was done twice
     versions: dict[str, str]  # of the libraries
     labels: dict[str, str]  # domain, preset, run
     source: str | None = None  # digest of the user's own family's file; not written for our domains

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.building import Recipe, obtain
-from pipeline.clock import saved_files
+from pipeline.clock import saved_files, start_clock
 from pipeline.config import RuntimeConfig
 from pipeline.errors import StoreError
 from pipeline.garbage import sweep
@@ -78,6 +78,7 @@ class StageCall:
         logs = self.store.log_folder(*key)
         if not saved_files(checkpoints):  # from the start, so earlier curves would overlap
             shutil.rmtree(logs, ignore_errors=True)
+        start_clock(checkpoints)
         context = StageContext(
             checkpoints=checkpoints,
             logs=logs if self.runtime.tensorboard else None,

@@ -12,6 +12,7 @@ import pytest
 
 from datasets.errors import DiskFullError
 from pipeline.building import Lease, Recipe, obtain
+from pipeline.clock import seconds_spent, start_clock
 from pipeline.errors import StoreError
 from pipeline.store import Artefact, Store
 from stages.context import Interrupted
@@ -118,6 +119,38 @@ def test_checkpoints_go_when_the_artefact_is_committed(store: Store) -> None:
     folder.mkdir(parents=True)
     take(store, Maker())
     assert not folder.exists()
+
+
+def checkpoint_of_an_hour(folder: Path) -> None:
+    """What a process leaves that began 3,600 seconds before its last checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    start_clock(folder)
+    (folder / "cursor").touch()
+    hour_later = time.time() + 3600
+    os.utime(folder / "cursor", (hour_later, hour_later))
+
+
+def test_the_time_of_all_processes_counts(store: Store) -> None:
+    folder = store.checkpoint_folder("vae", recipe().fingerprint)
+    assert seconds_spent(folder) == 0
+    checkpoint_of_an_hour(folder)
+    assert seconds_spent(folder) == pytest.approx(3600, abs=5)
+    start_clock(folder)  # a second process, killed before it saved anything
+    os.utime(folder / "cursor", (0, 0))
+    assert seconds_spent(folder) == pytest.approx(3600, abs=5)
+    checkpoint_of_an_hour(folder)
+    assert take(store, Maker()).manifest.seconds == pytest.approx(7200, abs=10)
+    assert take(store, Maker(), refresh=True).manifest.seconds < 5
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"before": "x", "begun": 0}'])
+def test_a_clock_that_says_nothing_counts_nothing(note: str, tmp_path: Path) -> None:
+    checkpoint_of_an_hour(tmp_path)
+    (tmp_path / "clock.json").write_text(note)
+    assert seconds_spent(tmp_path) == 0
+    (tmp_path / "cursor").unlink()
+    start_clock(tmp_path)
+    assert seconds_spent(tmp_path) == 0  # nothing was saved
 
 
 def test_a_stage_must_write_something_and_not_the_manifest(store: Store) -> None:

@@ -225,7 +225,10 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(
     assert read_record(store, "toy-seed0").status == "unfinished"
     assert list((store.root / ".tmp").iterdir()) == []
     call_log.write_text("")
+    (clock,) = (store.root / ".checkpoints").glob("hyper-states-*/clock.json")
+    clock.write_text(clock.read_text().replace('"before": 0', '"before": 500'))
     result = run_toy()
+    assert result.artefacts["relabel"].manifest.seconds > 500
     lines = call_log.read_text().splitlines()
     assert lines[:2] == ["relabel", "relabel chunk 3"]
     assert {name: artefact.digest for name, artefact in result.artefacts.items()} == whole
