@@ -74,7 +74,14 @@ def rows_of_runs(store: Store, records: Iterable[RunRecord]) -> list[ScoreRow]:
 
 
 def score_table(rows: Sequence[ScoreRow]) -> str:
-    """The rows for people, with the protocol under the table."""
+    """The rows for people: a table a protocol, which stands under it."""
+    groups: dict[str, list[ScoreRow]] = {}
+    for row in rows:
+        groups.setdefault(f"{row['domain']}: {_protocol(row['protocol'])}", []).append(row)
+    return "\n\n".join(_group_table(group, protocol) for protocol, group in groups.items())
+
+
+def _group_table(rows: Sequence[ScoreRow], protocol: str) -> str:
     header = ("run", "seeds", "return", "IQM", "95 % of IQM", "per episode", "success", "oracle")
     lines = [
         (
@@ -90,8 +97,7 @@ def score_table(rows: Sequence[ScoreRow]) -> str:
         for row in rows
     ]
     changes = [_origin(row) for row in rows if row["name"] != preset_stem(row["preset"])]
-    protocols = dict.fromkeys(f"{row['domain']}: {_protocol(row['protocol'])}" for row in rows)
-    return "\n".join([table(header, lines, right=(1, 2, 3, 6, 7)), *changes, *protocols])
+    return "\n".join([table(header, lines, right=(1, 2, 3, 6, 7)), *changes, protocol])
 
 
 def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:

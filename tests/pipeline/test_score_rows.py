@@ -14,7 +14,7 @@ from fake_stages import EPISODES, TASKS, fake_scores
 
 from datasets.files import write_json
 from pipeline.records import list_records, run_name, write_record
-from pipeline.scores import score_rows, score_table
+from pipeline.scores import ScoreRow, score_rows, score_table
 from pipeline.statistics import estimate
 from pipeline.store import Store
 
@@ -154,6 +154,22 @@ def test_the_table_states_the_protocol(run_toy: RunToy, store: Store) -> None:
     assert "3 tasks seen in training, start origin, 2 episodes of 15 steps" in text
     assert " to " in text
     assert EPISODES == 2
+
+
+def test_rows_of_one_protocol_share_a_table(run_toy: RunToy, store: Store) -> None:
+    run_toy()
+    (row,) = score_rows(store)
+    names = ("a", "b", "c")
+    rows = [
+        ScoreRow(**{**row, "name": name, "protocol": {**row["protocol"], "episodes": episodes}})
+        for name, episodes in zip(names, (2, 4, 2), strict=True)
+    ]
+    tables = [text.splitlines() for text in score_table(rows).split("\n\n")]
+    assert [[line.split()[0] for line in lines] for lines in tables] == [
+        ["run", "a", "c", "a:", "c:", "gridworld:"],
+        ["run", "b", "b:", "gridworld:"],
+    ]
+    assert ["4 episodes" in lines[-1] for lines in tables] == [False, True]
 
 
 def test_a_record_that_names_no_scores(run_toy: RunToy, store: Store) -> None:
