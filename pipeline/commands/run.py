@@ -191,17 +191,6 @@ def _runtime(options: argparse.Namespace) -> RuntimeConfig:
         raise ConfigError(f"--{first['loc'][0]} {shown}: must be {wanted}") from error
 
 
-def check_domain(domain: str) -> None:
-    """Refuse an unknown domain before anything runs.
-
-    Raises:
-        TaskError: there is no such family; names the nearest.
-    """
-    from environments.registry import load_family
-
-    load_family(domain)
-
-
 def parse_seeds(seed: str | None, seeds: str | None) -> list[int]:
     """The seeds of `--seed N`, `--seeds 0..4` (both ends) or `--seeds 0,2,5`; [0] by default.
 

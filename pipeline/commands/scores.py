@@ -16,13 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Print the rows; an empty list is a valid answer, an unknown domain is not."""
-    from pipeline.commands.run import check_domain
+    from environments.registry import load_family
+    from pipeline.records import list_records
     from pipeline.scores import score_rows, score_table
     from pipeline.store import Store, default_root
 
-    if options.domain is not None:
-        check_domain(options.domain)
-    rows = score_rows(Store(default_root()), options.domain)
+    store = Store(default_root())
+    if options.domain not in (None, *(record.domain for record in list_records(store))):
+        load_family(options.domain)  # raises TaskError if there is none
+    rows = score_rows(store, options.domain)
     if options.json:
         say_json(rows)
     elif rows:

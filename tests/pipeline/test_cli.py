@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pipeline.cli import COMMANDS, build_parser, main
 from pipeline.commands.run import parse_seeds
 from pipeline.errors import ConfigError
 from pipeline.exits import _CODES, exit_code, sentence
-from pipeline.records import list_records
+from pipeline.records import list_records, write_record
 from pipeline.store import Store
 from stages.context import StageContext
 
@@ -443,6 +444,15 @@ def test_scores(toy: Store, capsys: Capture) -> None:
     assert set(rows[0]["return_sum"]) == {"mean", "iqm", "ci95"}
     assert main(["scores", "gridworld"]) == 0
     assert "toy" in capsys.readouterr().out
+
+
+def test_scores_of_a_family_that_is_not_here(toy: Store, capsys: Capture) -> None:
+    run_toy_command()
+    (record,) = list_records(toy)
+    write_record(toy, replace(record, domain="line:Line"))
+    rows = outputs_json(capsys, "scores", "line:Line", "--json")
+    assert [row["domain"] for row in rows] == ["line:Line"]
+    assert main(["scores", "lane:Line"]) == 2
 
 
 def test_presets_and_schema(toy: Store, capsys: Capture) -> None:
