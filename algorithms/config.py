@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from models.config import FrozenConfig
+from models.config import FrozenConfig, PositiveInt
 
 Rule = Literal["dqn", "sac", "cql", "iql", "td3bc", "rebrac"]
 

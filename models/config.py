@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+import pydantic
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
+LARGEST = 2**31 - 1
+
+
+def _bounded(count: int) -> int:
+    """A count that no library mistakes for a negative one; the memory gives out long before."""
+    if count > LARGEST:
+        raise PydanticCustomError("too_large", f"Input should be at most {LARGEST}")
+    return count
+
+
+PositiveInt: TypeAlias = Annotated[pydantic.PositiveInt, AfterValidator(_bounded)]
+NonNegativeInt: TypeAlias = Annotated[pydantic.NonNegativeInt, AfterValidator(_bounded)]
 Likelihood = Literal["bernoulli-per-cell", "bernoulli", "squared-error"]
 DecoderInput = Literal["action", "observation", "next_observation"]
 
@@ -21,7 +35,7 @@ class EncoderConfig(FrozenConfig):
 
     latent_dim: PositiveInt = Field(5, description="L, size of the task latent m")
     gru_size: PositiveInt = Field(128, description="width of the recurrent state")
-    action_embedding: int = Field(16, ge=0, description="0 leaves the action out")
+    action_embedding: NonNegativeInt = Field(16, description="0 leaves the action out")
     observation_embedding: PositiveInt = Field(32, description="embedding of s'")
     embedding_layers: PositiveInt = Field(
         1, description="layers of the embeddings of s and s'; two can tell places apart"

@@ -9,3 +9,7 @@ class ConfigError(ValueError):
 
 class StoreError(ValueError):
     """The store does not hold what was asked for, or holds something that does not belong there."""
+
+
+class MemoryShortError(RuntimeError):
+    """A stage was asked for sizes that the machine's memory does not hold."""

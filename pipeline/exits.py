@@ -6,7 +6,7 @@ import os
 from typing import Final
 
 OK: Final = 0
-FAILED: Final = 1  # a check that failed, or a fault of the machine such as a full disk
+FAILED: Final = 1  # a check that failed, or a fault of the machine: a full disk, short memory
 USER: Final = 2  # something to correct in the command or a file
 DIVERGED: Final = 3  # a loss became NaN or Inf
 INTERRUPTED: Final = 130
@@ -15,6 +15,7 @@ INTERRUPTED: Final = 130
 _CODES: Final = {
     "pipeline.errors.ConfigError": USER,
     "pipeline.errors.StoreError": USER,
+    "pipeline.errors.MemoryShortError": FAILED,
     "stages.errors.StageError": USER,
     "algorithms.errors.AlgorithmError": USER,
     "datasets.errors.DataError": USER,

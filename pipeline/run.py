@@ -7,10 +7,11 @@ and returns what calling it returns.
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +20,18 @@ from typing import Any
 from pipeline.building import Recipe, obtain
 from pipeline.clock import saved_files, start_clock
 from pipeline.config import RuntimeConfig
-from pipeline.errors import StoreError
+from pipeline.errors import MemoryShortError, StoreError
 from pipeline.garbage import sweep
 from pipeline.plan import Step, chain
 from pipeline.presets import LoadedConfig
 from pipeline.records import RunRecord, find_record, write_record
 from pipeline.store import Artefact, Store
 from stages.context import Interrupted, StageContext
+
+_NO_MEMORY = re.compile(
+    "can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed"
+)
+"""What torch says, which has no type for it on the CPU."""
 
 StageFunction = Callable[[Any, int, Mapping[str, Path], Path, StageContext], None]
 
@@ -89,7 +95,9 @@ class StageCall:
             stop=self.stop,
         )
         inputs = {name: artefact.folder for name, artefact in self.recipe.inputs.items()}
-        load_stage(self.step.function)(self.step.config, self.recipe.seed, inputs, output, context)
+        stage = load_stage(self.step.function)
+        with _naming_short_memory(self.step.name):
+            stage(self.step.config, self.recipe.seed, inputs, output, context)
 
 
 Call = Callable[[StageCall], Artefact]
@@ -162,6 +170,20 @@ def load_stage(function: str) -> StageFunction:
     if not callable(found):
         raise StoreError(f"there is no stage {function}")
     return found  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _naming_short_memory(step: str) -> Iterator[None]:
+    """Memory that the step asks for and does not get, in one sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _NO_MEMORY.search(str(error)):
+            raise
+        raise MemoryShortError(
+            f"{step}: its settings need more memory than there is; lower sizes such as layers, "
+            "batches or the number of tasks"
+        ) from error
 
 
 def _new_record(request: RunRequest, old: RunRecord | None) -> RunRecord:

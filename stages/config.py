@@ -11,14 +11,12 @@ from typing import Literal
 from pydantic import (
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     model_validator,
 )
 
 from algorithms.config import ElboConfig, LearnerConfig, RelabellingConfig
-from models.config import FrozenConfig, VaeModelConfig
+from models.config import FrozenConfig, NonNegativeInt, PositiveInt, VaeModelConfig
 
 
 class TasksConfig(FrozenConfig):

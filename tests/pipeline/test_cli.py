@@ -333,6 +333,29 @@ def test_a_full_disk_ends_with_1_and_names_the_path(
     assert main(["verify"]) == 0
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4e14 bytes"
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("Storage size calculation overflowed with sizes=[2147483647, 2147483647]"),
+    ],
+)
+def test_short_memory_ends_with_1_and_names_the_stage(
+    error: Exception, toy: Store, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(context: StageContext) -> None:
+        raise error
+
+    patched(monkeypatch, "train_offline", allocate)
+    assert run_toy_command() == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("omrl: train-offline: its settings need more memory than there is")
+
+
 def test_a_defect_shows_its_trace(toy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def bug(context: StageContext) -> None:
         raise ValueError("bug")

@@ -287,6 +287,8 @@ def test_the_same_settings_are_written_the_same_way(presets: Path) -> None:
         ("vae=3", "--set vae=3: vae must be a section of keys, not 3"),
         ("seed=3", "--set seed=3: unknown section 'seed'"),
         ("vae.updates=" + "9" * 400, "vae.updates must be"),
+        ("collect.iterations=2147483648", "must be at most 2147483647, not 2147483648"),
+        ("offline.critic_layers=[8, 99999999999]", "critic_layers.1 must be at most 2147483647"),
     ],
 )
 def test_a_bad_set_names_the_option(override: str, message: str, presets: Path) -> None:
