@@ -130,7 +130,7 @@ def test_plots_show_every_episode(family: TaskFamily) -> None:
 
 
 def test_unknown_names_say_what_is_near() -> None:
-    with pytest.raises(TaskError, match=r"'gridwolrd': did you mean gridworld"):
+    with pytest.raises(TaskError, match=r"'gridwolrd'; did you mean 'gridworld'"):
         load_family("gridwolrd")
     with pytest.raises(TaskError, match=r"known: gridworld, point_robot"):
         load_family("zzz")

@@ -155,7 +155,7 @@ def test_the_work_of_a_killed_holder_is_taken_over(
     code, errors = finish(second)
     assert code == 0, errors
     assert time.monotonic() - begun < 15
-    assert "waiting for another run" not in errors  # --quiet
+    assert "waiting for another run" in errors  # also with --quiet: why nothing seems to happen
     assert digests(home) == straight
 
 
