@@ -31,7 +31,7 @@ test-slow: $(VENV)/.dev ## crash batteries, servers and trainings too
 	$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/.dev ## every stage beside a plain loop; writes docs/performance.md
-	$(BIN)/python -m benchmarks --write
+	$(BIN)/omrl bench --write
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .

@@ -18,23 +18,31 @@ from benchmarks.machine import measure_machine
 from benchmarks.measure import measure, peak_memory
 from benchmarks.page import page, row_of, table
 from datasets.files import write_atomically
+from pipeline.commands.bench import add_arguments
+from pipeline.names import did_you_mean
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
 def main(words: Sequence[str]) -> int:
     """Measure, print the table, and write the page if asked to."""
-    parser = _parser()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add_arguments(parser)
     options = parser.parse_args(words)
-    if unknown := set(options.stages) - DUELS.keys():
-        parser.error(f"unknown stage {min(unknown)!r}; known: {', '.join(DUELS)}")
+    for what, asked, known in (("stage", options.stages, DUELS), ("case", options.case, CASES)):
+        if unknown := set(asked) - set(known):
+            name = min(unknown)
+            parser.error(f"unknown {what} {name!r}; {did_you_mean(name, known)}")
+    for what in ("rounds", "threads"):
+        if getattr(options, what) < 1:
+            parser.error(f"--{what} {getattr(options, what)}: must be a count of at least 1")
     torch.set_num_threads(options.threads)
     machine = measure_machine()
     rows = []
     for stage in options.stages or DUELS:
         for name in options.case or CASES:
             measured = measure(DUELS[stage](load_case(name)), options.rounds)
-            if options.memory:
+            if not options.no_memory:
                 measured = replace(
                     measured,
                     memory=peak_memory(stage, name, "ours", options.threads),
@@ -53,17 +61,6 @@ def main(words: Sequence[str]) -> int:
         text = json.dumps(document, indent=1) + "\n"
         write_atomically(DOCS / "performance.json", text.encode())
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(DUELS))
-    parser.add_argument("--case", action="append", choices=CASES, help="may be repeated")
-    parser.add_argument("--rounds", type=int, default=7, help="of both sides in turns (7)")
-    parser.add_argument("--threads", type=int, default=2, help="of both sides (2)")
-    parser.add_argument("--no-memory", dest="memory", action="store_false", help="only times")
-    parser.add_argument("--write", action="store_true", help="docs/performance.md and .json")
-    return parser
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "write a run's HTML page and tables again",
     "scores": "scores of all runs of a domain",
     "check-env": "check a task family against the contract",
+    "bench": "time every stage beside a plain loop",
     "schema": "print the JSON schema of the configuration",
 }
 

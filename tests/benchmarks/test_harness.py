@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from benchmarks.duels import DUELS, TARGETS, Duel
 from benchmarks.machine import Machine
 from benchmarks.measure import Measured, measure
 from benchmarks.page import page, row_of
+from pipeline.cli import main as omrl
 
 MACHINE = Machine("a machine", 2, "2", operations=1e9, copied=1e9)
 
@@ -88,6 +91,27 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     finally:
         torch.set_num_threads(threads)
     assert "| reward relabelling | gridworld |" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["colection"])
-    assert "unknown stage 'colection'; known: collection, vae" in capsys.readouterr().err
+    for wrong, message in (
+        (["colection"], "unknown stage 'colection'; did you mean 'collection'?"),
+        (["vae", "--case", "gridwold"], "unknown case 'gridwold'; did you mean 'gridworld'?"),
+        (["--rounds", "0"], "--rounds 0: must be a count of at least 1"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(wrong)
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_omrl_bench_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+
+    def note(command: list[str], cwd: Path, check: bool) -> subprocess.CompletedProcess[str]:
+        called.append((command[1:], (cwd / "benchmarks").is_dir()))
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr("pipeline.commands.bench.subprocess.run", note)
+    assert omrl(["bench", "vae", "--case", "gridworld", "--no-memory", "--write"]) == 3
+    words = "-m benchmarks vae --rounds 7 --threads 2 --case gridworld --no-memory --write"
+    assert called == [(words.split(), True)]
+    monkeypatch.setattr("pipeline.commands.bench.CHECKOUT", Path("nowhere"))
+    assert omrl(["bench"]) == 2
