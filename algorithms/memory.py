@@ -11,6 +11,7 @@ import ctypes
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 _LARGEST_MMAP_THRESHOLD = 32 << 20  # glibc refuses more where it limits itself to half a heap
 _TRIM_THRESHOLD = 2**31 - 1
+_LARGEST_OWN_TRIM_THRESHOLD = 64 << 20  # where glibc's own moving threshold ends
 
 
 def keep_freed_memory() -> bool:
@@ -27,3 +28,14 @@ def keep_freed_memory() -> bool:
         _M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD
     )
     return bool(agreed and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD))
+
+
+def give_freed_memory_back() -> None:
+    """Undo `keep_freed_memory`, as near to glibc's moving thresholds as can be set."""
+    try:
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        library.mallopt(_M_TRIM_THRESHOLD, _LARGEST_OWN_TRIM_THRESHOLD)
+        library.malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return

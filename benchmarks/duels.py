@@ -25,7 +25,7 @@ from benchmarks.reference.elbo import PlainVae
 from benchmarks.reference.networks import PlainEncoder
 from benchmarks.reference.simulators import make_simulator
 from datasets.trials import Trials
-from environments.base import TaskFamily
+from environments.base import Float64
 from stages.hyper_state_table import HyperStateTable
 
 COLLECTED_TASKS, EVALUATED_TASKS = 80, 20
@@ -53,7 +53,7 @@ class Duel:
 def collection(case: Case) -> Duel:
     """Gradient steps of single-task agents, each on a draw from its own log."""
     config, spec = case.config.collect, case.family.spec
-    tasks = cases.make_tasks(case, min(COLLECTED_TASKS, _most_tasks(case.family)))
+    tasks = _some_tasks(case, COLLECTED_TASKS)
     log = cases.make_log(case, tasks, trials=4)
     learner = cases.make_learner(case, "collect", agents=len(tasks))
     draws = torch.Generator().manual_seed(0)
@@ -143,7 +143,7 @@ def offline_update(case: Case) -> Duel:
     """A gradient step of the meta-agent on a draw of hyper-states."""
     config, spec = case.config.offline, case.family.spec
     vae = cases.make_vae(case).requires_grad_(False)
-    tasks = cases.make_tasks(case, min(_LOGGED_TASKS, _most_tasks(case.family)))
+    tasks = _some_tasks(case, _LOGGED_TASKS)
     log = cases.make_log(case, tasks, _LOGGED_TRIALS)
     with tempfile.TemporaryDirectory() as folder:
         cases.write_hyper_states(case, vae, log, Path(folder))
@@ -174,7 +174,7 @@ def evaluate(case: Case) -> Duel:
     spec = case.family.spec
     vae = cases.make_vae(case).requires_grad_(False)
     learner = cases.make_learner(case, "offline")
-    tasks = cases.make_tasks(case, min(EVALUATED_TASKS, _most_tasks(case.family)))
+    tasks = _some_tasks(case, EVALUATED_TASKS)
     agent, encoder = plain_agent(learner), PlainEncoder(vae.encoder)
     simulators = [make_simulator(case.family, task, "origin") for task in tasks[:2]]
     rng = np.random.default_rng(0)
@@ -203,7 +203,7 @@ def evaluate(case: Case) -> Duel:
 def reward_relabelling(case: Case) -> Duel:
     """Rewards of the donors' episodes in a batch of trials, under the trials' tasks."""
     vae = case.config.vae
-    tasks = cases.make_tasks(case, min(vae.tasks_per_batch, _most_tasks(case.family)))
+    tasks = _some_tasks(case, vae.tasks_per_batch)
     log = cases.make_log(case, tasks, vae.trials_per_task)
     each = [log.trials(task) for task in range(len(tasks))]
     trials, donors = Trials.concatenate(each), Trials.concatenate(each[1:] + each[:1])
@@ -245,7 +245,7 @@ TARGETS: dict[str, tuple[float, ...]] = {
 """How many times as fast as the plain loop we want to be at least, in the order of `CASES`."""
 
 
-def _most_tasks(family: TaskFamily) -> int:
-    """How many distinct tasks there are to draw."""
-    every = family.all_tasks()
-    return 10**9 if every is None else len(every)
+def _some_tasks(case: Case, count: int) -> Float64:
+    """`count` distinct tasks, or all where there are fewer."""
+    every = case.family.all_tasks()
+    return cases.make_tasks(case, count if every is None else min(count, len(every)))

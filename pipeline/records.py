@@ -104,17 +104,13 @@ def read_record(store: Store, name: str) -> RunRecord:
 
 def list_records(store: Store) -> list[RunRecord]:
     """All readable records, oldest first."""
-    folder = store.root / "records"
-    if not folder.is_dir():
-        return []
-    found = (_read(path) for path in sorted(folder.glob("*.json")) if not path.is_symlink())
+    found = (_read(path) for path in _files(store))
     return sorted((r for r in found if r is not None), key=lambda r: (r.created, r.name))
 
 
 def unreadable_records(store: Store) -> list[Path]:
     """Files in place of records that cannot be read: what their runs use is not known."""
-    paths = sorted((store.root / "records").glob("*.json"))
-    return [path for path in paths if not path.is_symlink() and _parse(path) is None]
+    return [path for path in _files(store) if _parse(path) is None]
 
 
 def delete_record(store: Store, name: str) -> None:
@@ -128,6 +124,12 @@ def delete_record(store: Store, name: str) -> None:
 
 def _path(store: Store, name: str) -> Path:
     return store.root / "records" / f"{checked_name(name, 'run')}.json"
+
+
+def _files(store: Store) -> list[Path]:
+    """Where records lie; a link is none."""
+    paths = sorted((store.root / "records").glob("*.json"))
+    return [path for path in paths if not path.is_symlink()]
 
 
 def _read(path: Path) -> RunRecord | None:
