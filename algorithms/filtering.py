@@ -203,7 +203,7 @@ class OnlineFilter:
             raise AlgorithmError("call reset(count) before update: a trial begins at the prior")
         device = self._hidden.device
         step = [
-            torch.as_tensor(part, device=device)
+            part if isinstance(part, Tensor) else torch.as_tensor(part, device=device)
             for part in (actions, rewards, next_observations, observations)
         ]
         belief, self._hidden = self._encoder.step(self._hidden, *step)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
@@ -16,12 +14,20 @@ from benchmarks.cases import CASES, load_case
 from benchmarks.duels import DUELS
 from benchmarks.machine import measure_machine
 from benchmarks.measure import measure, peak_memory
-from benchmarks.page import page, row_of, table
-from datasets.files import write_atomically
+from benchmarks.page import (
+    Document,
+    Row,
+    merged,
+    read_document,
+    row_of,
+    table,
+    write_document,
+)
+from benchmarks.startup import measure_startup, startup_table
 from pipeline.commands.bench import add_arguments
 from pipeline.names import did_you_mean
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+STAGES = (*DUELS, "startup")
 
 
 def main(words: Sequence[str]) -> int:
@@ -29,17 +35,36 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add_arguments(parser)
     options = parser.parse_args(words)
-    for what, asked, known in (("stage", options.stages, DUELS), ("case", options.case, CASES)):
+    for what, asked, known in (("stage", options.stages, STAGES), ("case", options.case, CASES)):
         if unknown := set(asked) - set(known):
             name = min(unknown)
             parser.error(f"unknown {what} {name!r}; {did_you_mean(name, known)}")
     for what in ("rounds", "threads"):
         if getattr(options, what) < 1:
             parser.error(f"--{what} {getattr(options, what)}: must be a count of at least 1")
+    stages = options.stages or STAGES
+    measured: Document = {}
+    if duels := [stage for stage in stages if stage in DUELS]:
+        command = shlex.join(["python", "-m", "benchmarks", *words])
+        measured["duels"] = _run_duels(duels, options, command)
+        sys.stdout.write(table(measured["duels"]))
+    if "startup" in stages:
+        measured["startup"] = measure_startup(options.rounds)
+        sys.stdout.write(startup_table(measured["startup"]))
+    if options.write:
+        before = read_document()
+        if duels:
+            measured["duels"] = merged(before.get("duels", []), measured["duels"])
+        write_document(before | measured)
+    return 0
+
+
+def _run_duels(stages: Sequence[str], options: argparse.Namespace, command: str) -> list[Row]:
+    """A row for every stage and case; says each on the way."""
     torch.set_num_threads(options.threads)
     machine = measure_machine()
     rows = []
-    for stage in options.stages or DUELS:
+    for stage in stages:
         for name in options.case or CASES:
             measured = measure(DUELS[stage](load_case(name)), options.rounds)
             if not options.no_memory:
@@ -48,19 +73,12 @@ def main(words: Sequence[str]) -> int:
                     memory=peak_memory(stage, name, "ours", options.threads),
                     plain_memory=peak_memory(stage, name, "plain", options.threads),
                 )
-            rows.append(row_of(measured, stage, machine))
+            rows.append(row_of(measured, stage, machine, command))
             sys.stderr.write(
                 f"{stage} {name}: {rows[-1]['ratio']:.1f} times as fast, "
                 f"{rows[-1]['floor_share']:.0%} of the floor\n"
             )
-    sys.stdout.write(table(rows))
-    if options.write:
-        command = shlex.join(["python", "-m", "benchmarks", *words])
-        write_atomically(DOCS / "performance.md", page(rows, machine, command).encode())
-        document = {"command": command, "machine": asdict(machine), "rows": rows}
-        text = json.dumps(document, indent=1) + "\n"
-        write_atomically(DOCS / "performance.json", text.encode())
-    return 0
+    return rows
 
 
 if __name__ == "__main__":

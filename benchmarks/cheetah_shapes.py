@@ -66,8 +66,8 @@ class CheetahShapes(ObservableFamily):
         """-|velocity - task's| - 0.05 |a|^2, (...,)."""
         moved = next_observations[..., 0].astype(np.float64) - observations[..., 0]
         missed = np.abs(moved / TIME_STEP - tasks[..., 0])
-        cost = CONTROL_COST * np.square(actions.astype(np.float64)).sum(-1)
-        reward: Float32 = -(missed + cost).astype(np.float32)
+        effort = np.einsum("...i,...i", actions, actions, dtype=np.float64)
+        reward: Float32 = -(missed + CONTROL_COST * effort).astype(np.float32)
         return reward
 
     def success(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from algorithms.collecting import Actor, ExperienceLog, group_simulator, run_trials
 from algorithms.elbo import elbo
 from algorithms.filtering import OnlineFilter
 from algorithms.optimisers import optimise
@@ -21,6 +22,7 @@ from benchmarks.reference import elbo as plain_elbo
 from benchmarks.reference import evaluation, hyper_states, offline, rewards
 from benchmarks.reference.agents import plain_agent
 from benchmarks.reference.buffers import ReplayBuffer
+from benchmarks.reference.collection import Collection
 from benchmarks.reference.elbo import PlainVae
 from benchmarks.reference.networks import PlainEncoder
 from benchmarks.reference.simulators import make_simulator
@@ -86,6 +88,38 @@ def collection(case: Case) -> Duel:
         config.learner, spec.observation_dim, spec.action_dim, spec.n_actions
     )
     return Duel("collection", case.name, "task-update", ours, alone, operations)
+
+
+def acting(case: Case) -> Duel:
+    """A round's trials of single-task agents in their environments, logged."""
+    config, spec = case.config.collect, case.family.spec
+    tasks = _some_tasks(case, COLLECTED_TASKS)
+    learner = cases.make_learner(case, "collect", agents=len(tasks))
+    simulator = group_simulator(case.family, tasks, config.trials_per_iteration, config.start)
+    log = ExperienceLog.empty(case.family, len(tasks), config.trials_per_iteration, spec.episodes)
+    share = config.epsilon_end if spec.n_actions is not None else 0.0
+    actor = Actor(learner, case.family, torch.Generator().manual_seed(0), share)
+    starts = np.random.default_rng(0)
+    alone = Collection(
+        plain_agent(learner),
+        make_simulator(case.family, tasks[0], config.start),
+        spec,
+        config,
+        np.random.default_rng(0),
+    )
+
+    def ours() -> float:
+        log.filled = 0
+        run_trials(log, simulator, config.trials_per_iteration, actor, starts)
+        return log.rewards.numel()
+
+    def one_by_one() -> float:
+        alone.buffer.size = 0
+        alone.collect_trial(share)
+        return log.rewards[0, 0].numel()
+
+    operations = floor.acting(config.learner, spec.observation_dim, spec.action_dim, spec.n_actions)
+    return Duel("collection, acting", case.name, "step", ours, one_by_one, operations)
 
 
 def vae_update(case: Case) -> Duel:
@@ -227,6 +261,7 @@ def reward_relabelling(case: Case) -> Duel:
 
 DUELS: dict[str, Callable[[Case], Duel]] = {
     "collection": collection,
+    "acting": acting,
     "vae": vae_update,
     "relabel": state_relabelling,
     "offline": offline_update,
@@ -236,6 +271,7 @@ DUELS: dict[str, Callable[[Case], Duel]] = {
 
 TARGETS: dict[str, tuple[float, ...]] = {
     "collection": (30, 15, 3),
+    "acting": (),
     "vae": (12, 3.2, 6.5),
     "relabel": (3, 3, 3),
     "offline": (2.5, 2, 2),

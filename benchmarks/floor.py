@@ -59,12 +59,18 @@ def elbo_update(vae: Vae, trials: int, steps: int) -> int:
     return encoding + 3 * (2 * first + posteriors * steps * upper)
 
 
+def acting(config: LearnerConfig, state_dim: int, action_dim: int, actions: int | None) -> int:
+    """One state through the policy."""
+    if actions is not None:
+        return network((state_dim, *config.critic_layers, actions))
+    return network((state_dim, *config.actor_layers, 2 * action_dim))
+
+
 def evaluation_step(case: Case, encoder: BeliefEncoder) -> int:
     """One step on one task: encoder and policy."""
     spec, config = case.family.spec, case.config.offline.learner
-    outputs = 2 * spec.action_dim if spec.n_actions is None else spec.n_actions
-    layers = config.actor_layers if spec.n_actions is None else config.critic_layers
-    return encoder_step(encoder) + network((case.state_dim, *layers, outputs))
+    policy = acting(config, case.state_dim, spec.action_dim, spec.n_actions)
+    return encoder_step(encoder) + policy
 
 
 def _trained(widths: Sequence[int]) -> int:

@@ -47,6 +47,11 @@ class Measured:
         """Median units a second of ours."""
         return float(np.median(self.ours))
 
+    @property
+    def plain_rate(self) -> float:
+        """Median units a second of the plain loop with the library's settings."""
+        return float(np.median(self.plain))
+
 
 def measure(duel: Duel, rounds: int) -> Measured:
     """Time both sides in turns, `rounds` times; the order changes from round to round."""

@@ -1,16 +1,26 @@
-"""docs/performance.md and docs/performance.json from what was measured."""
+"""docs/performance.md from docs/performance.json: every stage and case as measured last."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import CASES
-from benchmarks.duels import TARGETS
+from benchmarks.duels import DUELS, TARGETS
 from benchmarks.machine import Machine
 from benchmarks.measure import Measured
+from benchmarks.schedule import schedule_rows, schedule_table
+from benchmarks.startup import startup_table
+from datasets.files import write_atomically
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 Row = dict[str, Any]
+Document = dict[str, list[Row]]
+"""Rows of every kind of measurement, by its name."""
 
 _INTRODUCTION = """\
 # Performance
@@ -25,8 +35,21 @@ at the rate of a large matrix product of this run, or the bytes at the rate of a
 has the published shapes on dynamics that cost nothing. Peak memory is of a process of its own.
 """
 
+_SCHEDULE = """\
+## The published schedule
 
-def row_of(measured: Measured, stage: str, machine: Machine) -> Row:
+Hours of a whole run of the `_published` settings, all training tasks, extrapolated from the rates
+above; `rewards` and `vae` are the parts of an update of the belief.
+"""
+
+_STARTUP = """\
+## Start-up
+
+Seconds of a process from its start to its end, median and largest; the store holds a small run.
+"""
+
+
+def row_of(measured: Measured, stage: str, machine: Machine, command: str) -> Row:
     """What the table and the JSON file say of a duel."""
     duel = measured.duel
     median, lower, upper = measured.ratio(measured.plain)
@@ -38,10 +61,12 @@ def row_of(measured: Measured, stage: str, machine: Machine) -> Row:
     wanted = TARGETS[stage]
     place = CASES.index(duel.case)
     return {
+        "key": stage,
         "stage": duel.stage,
         "case": duel.case,
         "unit": duel.unit,
         "units_per_second": measured.rate,
+        "plain_units_per_second": measured.plain_rate,
         "ratio": median,
         "quartiles": [lower, upper],
         "equal_settings": measured.ratio(measured.plain_best)[0],
@@ -49,11 +74,13 @@ def row_of(measured: Measured, stage: str, machine: Machine) -> Row:
         "floor_share": needed * measured.rate,
         "peak_memory": measured.memory,
         "plain_peak_memory": measured.plain_memory,
+        "command": command,
+        "machine": asdict(machine),
     }
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown."""
+    """The rows of duels as Markdown."""
     lines = [
         "| stage | case | ours, a second | ratio | middle half | equal | wanted | floor | memory "
         "| plain |",
@@ -77,14 +104,47 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(rows: Sequence[Row], machine: Machine, command: str) -> str:
+def page(document: Document) -> str:
     """The whole page."""
-    return (
-        f"{_INTRODUCTION}\n{table(rows)}\n"
-        f"`{command}` on {machine.processor}, {machine.threads} threads, torch "
-        f"{machine.torch_version}: {machine.operations / 1e9:.0f} GFLOP/s in float32 products, "
-        f"{machine.copied / 1e9:.0f} GB/s copied.\n"
-    )
+    duels, startup = document.get("duels", []), document.get("startup", [])
+    parts = [_INTRODUCTION, table(duels), _provenance(duels)]
+    if schedule := schedule_rows(duels):
+        parts += [_SCHEDULE, schedule_table(schedule)]
+    if startup:
+        parts += [_STARTUP, startup_table(startup)]
+    return "\n".join(parts)
+
+
+def merged(known: Sequence[Row], newer: Sequence[Row]) -> list[Row]:
+    """The rows known, those measured again replaced, in the order of stages and cases."""
+    rows = {(row["key"], row["case"]): row for row in (*known, *newer)}
+    return [rows[key, case] for key in DUELS for case in CASES if (key, case) in rows]
+
+
+def read_document(folder: Path = DOCS) -> Document:
+    """What was measured before; nothing if there is no file."""
+    path = folder / "performance.json"
+    document: Document = json.loads(path.read_text()) if path.exists() else {}
+    return document
+
+
+def write_document(document: Document, folder: Path = DOCS) -> None:
+    """Both files."""
+    text = json.dumps(document, indent=1) + "\n"
+    write_atomically(folder / "performance.json", text.encode())
+    write_atomically(folder / "performance.md", page(document).encode())
+
+
+def _provenance(rows: Sequence[Row]) -> str:
+    """Which commands measured the rows, and on what; a line each."""
+    lines = []
+    for command, machine in {row["command"]: row["machine"] for row in rows}.items():
+        lines.append(
+            f"- `{command}` on {machine['processor']}, {machine['threads']} threads, torch "
+            f"{machine['torch_version']}: {machine['operations'] / 1e9:.0f} GFLOP/s in float32 "
+            f"products, {machine['copied'] / 1e9:.0f} GB/s copied."
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _short(number: float) -> str:

@@ -149,7 +149,8 @@ class TaskFamily(ABC):
         sim: Any = None,
     ) -> Bool:
         """Whether the environment itself ends at s', (...,); here never: goals are stayed in."""
-        return spread(np.array(False), observations, actions, next_observations, tasks)
+        shapes = (array.shape[:-1] for array in (observations, actions, next_observations, tasks))
+        return np.zeros(np.broadcast_shapes(*shapes), np.bool_)
 
     @abstractmethod
     def success(
@@ -218,5 +219,9 @@ class TaskFamily(ABC):
 
 def spread(values: NDArray[Scalar], *arrays: NDArray[Any]) -> NDArray[Scalar]:
     """Values broadcast to the common shape of all axes but the last of each array, writeable."""
-    shape = np.broadcast_shapes(*(np.shape(array)[:-1] for array in arrays))
-    return values if values.shape == shape else np.broadcast_to(values, shape).copy()
+    shape = values.shape
+    for array in arrays:
+        if array.shape[:-1] != shape:
+            shape = np.broadcast_shapes(*(array.shape[:-1] for array in arrays))
+            return values if values.shape == shape else np.broadcast_to(values, shape).copy()
+    return values

@@ -107,7 +107,9 @@ class Gridworld(ObservableFamily):
         sim: Any = None,
     ) -> Bool:
         """Whether s' is the goal, (...,)."""
-        reached: Bool = (next_observations == tasks).all(axis=-1)
+        # Column by column: a reduction over an axis of two costs four times as much.
+        x_reached: Bool = next_observations[..., 0] == tasks[..., 0]
+        reached = x_reached & (next_observations[..., 1] == tasks[..., 1])
         return spread(reached, observations, actions, next_observations, tasks)
 
     def cell(self, observations: Float32 | Float64) -> Int64:

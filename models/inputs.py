@@ -27,7 +27,7 @@ def action_features(actions: Tensor, n_actions: int | None, dtype: torch.dtype) 
     """Actions (..., act) as numbers: continuous ones as they are, discrete ones one-hot."""
     if n_actions is None:
         return actions.to(dtype)
-    return nn.functional.one_hot(actions.squeeze(-1), n_actions).to(dtype)
+    return torch.eye(n_actions, dtype=dtype, device=actions.device)[actions.squeeze(-1)]
 
 
 class InputEmbedding(nn.Module):

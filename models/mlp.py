@@ -128,8 +128,15 @@ def _evaluate(inputs: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     for weight, bias in zip(parameters[:layers], parameters[layers:], strict=True):
         if outputs:
             hidden = outputs[-1].relu_()
-        outputs.append(torch.baddbmm(bias.transpose(1, 2), weight.transpose(1, 2), hidden))
+        outputs.append(_affine(bias.transpose(1, 2), weight.transpose(1, 2), hidden))
     return outputs
+
+
+def _affine(bias: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
+    """W x + b of every member; a plain product has less overhead than a batch of a single one."""
+    if weight.shape[0] > 1:
+        return torch.baddbmm(bias, weight, inputs)
+    return torch.addmm(bias[0], weight[0], inputs[0])[None]
 
 
 class _Perceptron(torch.autograd.Function):

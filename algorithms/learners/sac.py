@@ -127,7 +127,8 @@ class SAC(Learner):
     @torch.no_grad()
     def act(self, states: Tensor, deterministic: bool) -> Tensor:
         """tanh of the mean, or a draw if exploring: (A, n, action_dim) in [-1, 1]."""
-        policy = self.policy(self.normalised(states))
+        outputs = self.actor(self.normalised(states))
         if deterministic:
-            return torch.tanh(policy.mean)
+            return torch.tanh(outputs[..., : self.sizes.action_dim])
+        policy = gaussian(outputs)
         return sample(policy, self.noise(*policy.mean.shape))[0]
