@@ -137,8 +137,7 @@ def _led_by_donors(
 
     Each comes from another donor, the same slot, and gets the reward of the trial's own task.
     """
-    drawn = [draw_donors(rng, own, donors.pools, config) for _ in range(lead)]
-    rows, slots = np.stack(drawn, axis=1), np.arange(lead)
+    rows, slots = draw_donors(rng, own, donors.pools, config, lead), np.arange(lead)
     episodes = {name: getattr(donors.trials, name)[rows, slots] for name in _RELABELLED}
     leading = Trials(**episodes, infos={})
     return relabel_rewards(trials, leading, donors.family, donors.tasks[own], lead)

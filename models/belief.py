@@ -69,8 +69,7 @@ class BeliefEncoder(nn.Module):
     ) -> Tensor:
         """What the beliefs of whole trials are read from, (B, T + 1, G), zero first."""
         features = self._embed(actions, rewards, next_observations, observations)
-        hidden = run_gru(self.gru, features)
-        return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
+        return run_gru(self.gru, features)
 
     def initial(self, batch: int) -> tuple[Tensor, Tensor]:
         """The prior (batch, 2L) and the zero hidden state (batch, G)."""

@@ -5,8 +5,8 @@ $r, u = \sigma(W_{ru} x + b + V_{ru} h + c)$, $n = \tanh(W_n x + b_n + r (V_n h 
 $h' = (1 - u) n + u h$.
 
 What does not depend on the recursion is done for all steps at once: the inputs' products before it,
-and after it the products that give the gradients of weights and inputs. The backward recursion
-itself is linear in dh: one product with a precomputed coefficient a gate, and one matrix product.
+and after it the products that give the gradients of weights and inputs. The recursions themselves
+are compiled loops (`models.kernels`).
 """
 
 from __future__ import annotations
@@ -16,74 +16,66 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.kernels import gru_backward, gru_forward
+
 
 def run_gru(gru: nn.GRU, inputs: Tensor) -> Tensor:
-    """Hidden states (B, T, G) of a one-layer GRU from zero over inputs (B, T, in).
+    """Hidden states (B, T + 1, G) of a one-layer GRU over inputs (B, T, in), zero first.
 
     On other devices than CPUs this is torch's own GRU, which is one kernel there.
     """
-    if inputs.device.type != "cpu":
+    if inputs.device.type != "cpu" or inputs.dtype != torch.float32:
         hidden: Tensor = gru(inputs)[0]
-        return hidden
+        return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
     weight_in, weight, bias_in, bias = gru.parameters()
-    projected = nn.functional.linear(inputs.transpose(0, 1), weight_in, bias_in)
-    states: Tensor = _Recurrence.apply(projected, weight, bias)  # type: ignore[no-untyped-call]
-    return states.transpose(0, 1)
+    projected = nn.functional.linear(inputs, weight_in, bias_in)
+    differentiable = torch.is_grad_enabled()
+    states: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call]
+        projected, weight, bias, differentiable
+    )
+    return states
 
 
 class _Recurrence(torch.autograd.Function):
-    """Hidden states (T, B, G) from projected inputs (T, B, 3G), V (3G, G) and c (3G,)."""
+    """Hidden states (B, T + 1, G) from projected inputs (B, T, 3G), V (3G, G) and c (3G,)."""
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        steps, batch, _ = projected.shape
-        width = weight.shape[1]
-        gates = projected[..., : 2 * width].clone()  # r and u
-        candidates = projected.new_empty(steps, batch, width)
-        products = projected.new_empty(steps, batch, 3 * width)  # V h + c
-        states = projected.new_zeros(steps + 1, batch, width)
-        transposed = weight.t()
-        recursion = zip(
-            states[:-1].unbind(),
-            states[1:].unbind(),
-            gates.unbind(),
-            gates[..., :width].unbind(),
-            gates[..., width:].unbind(),
-            projected[..., 2 * width :].unbind(),
-            candidates.unbind(),
-            products.unbind(),
-            products[..., : 2 * width].unbind(),
-            products[..., 2 * width :].unbind(),
-            strict=True,
+    def forward(
+        ctx: Any, projected: Tensor, weight: Tensor, bias: Tensor, differentiable: bool
+    ) -> Tensor:
+        """Keeps what the gradient needs where one may be asked for."""
+        states, *kept = gru_forward(
+            projected.detach().contiguous().numpy(),
+            weight.detach().t().contiguous().numpy(),
+            bias.detach().numpy(),
+            differentiable,
+            torch.get_num_threads(),
         )
-        for h, after, ru, r, u, x_n, n, product, product_ru, product_n in recursion:
-            torch.addmm(bias, h, transposed, out=product)
-            ru.add_(product_ru).sigmoid_()
-            torch.addcmul(x_n, r, product_n, out=n).tanh_()
-            torch.lerp(n, h, u, out=after)
-        ctx.save_for_backward(gates, candidates, products, states, weight)
-        return states[1:].clone()
+        result = torch.from_numpy(states)
+        if differentiable:
+            ctx.save_for_backward(result, *map(torch.from_numpy, kept), weight)
+        return result
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gates, n, products, states, weight = ctx.saved_tensors
-        (gradient,) = outputs
-        steps, batch, width = n.shape
-        r, u = gates[..., :width], gates[..., width:]
-        # d(gate's sum) / dh', for r, u, and for V_n h + c_n: what dh is multiplied by.
-        factors = n.new_empty(steps, batch, 3, width)
-        through_n = torch.mul(1 - u, 1 - n * n)
-        torch.mul(through_n, products[..., 2 * width :] * r * (1 - r), out=factors[:, :, 0])
-        torch.mul(states[:-1] - n, u * (1 - u), out=factors[:, :, 1])
-        torch.mul(through_n, r, out=factors[:, :, 2])
-        d_states = gradient.contiguous().clone()  # becomes dh' of every step
-        d_products = factors  # in place, step by step
-        flat = d_products.view(steps, batch, 3 * width)
-        for step in range(steps - 1, -1, -1):
-            d_state = d_states[step]
-            d_products[step].mul_(d_state[:, None])
-            if step:
-                d_states[step - 1].addcmul_(d_state, u[step]).addmm_(flat[step], weight)
-        d_projected = torch.cat([flat[..., : 2 * width], d_states * through_n], -1)
-        d_weight = flat.flatten(0, 1).t() @ states[:-1].flatten(0, 1)
-        return d_projected, d_weight, flat.sum((0, 1))
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of inputs, weights and biases."""
+        states, gates, candidates, products, weight = ctx.saved_tensors
+        by_projected, by_products = gru_backward(
+            outputs[0].contiguous().numpy(),
+            states.numpy(),
+            gates.numpy(),
+            candidates.numpy(),
+            products.numpy(),
+            weight.detach().numpy(),
+            torch.get_num_threads(),
+        )
+        width = weight.shape[1]
+        by_inputs = torch.from_numpy(by_projected)
+        by_sums = (
+            by_inputs[..., : 2 * width].flatten(0, 1),
+            torch.from_numpy(by_products).flatten(0, 1),
+        )
+        before = states[:, :-1].flatten(0, 1)
+        by_weight = torch.cat([by_sum.t() @ before for by_sum in by_sums])
+        by_bias = torch.cat([by_sum.sum(0) for by_sum in by_sums])
+        return by_inputs, by_weight, by_bias, None

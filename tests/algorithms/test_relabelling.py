@@ -127,18 +127,29 @@ def test_donors_are_other_tasks_and_never_twice(tasks: int, trials: int, each: i
     pools = list(np.arange(tasks * trials).reshape(tasks, trials))
     targets = np.repeat(np.arange(min(tasks, 8)), each)
     rng = np.random.default_rng(0)
-    drawn = [draw_donors(rng, targets, pools, RelabellingConfig()) for _ in range(20)]
+    drawn = draw_donors(rng, targets, pools, RelabellingConfig(), slots=20).T
+    assert drawn.shape == (20, len(targets))
     for donors in drawn:
         assert len(np.unique(donors)) == len(donors)
         assert (donors // trials != targets).all()
     assert any((drawn[0] != donors).any() for donors in drawn[1:])
 
 
+def test_donors_are_uniform_over_the_other_tasks_and_their_trials() -> None:
+    pools = [np.arange(4), np.arange(4, 6), np.arange(6, 16)]
+    targets = np.array([0, 2])
+    rng = np.random.default_rng(0)
+    drawn = draw_donors(rng, targets, pools, RelabellingConfig(), slots=40_000)
+    share = np.bincount(drawn[0], minlength=16) / 40_000
+    expected = np.repeat([0.0, 1 / 4, 1 / 20], [4, 2, 10])  # a half each for tasks 1 and 2
+    np.testing.assert_allclose(share, expected, atol=0.01)
+
+
 def test_donors_come_from_their_pools_of_unequal_size() -> None:
     pools = [np.array([3, 5]), np.array([10]), np.array([20, 21, 22])]
     rng = np.random.default_rng(0)
     for _ in range(50):
-        donors = draw_donors(rng, np.array([0, 1, 2]), pools, RelabellingConfig())
+        donors = draw_donors(rng, np.array([0, 1, 2]), pools, RelabellingConfig())[:, 0]
         assert len(set(donors)) == 3
         assert set(donors) <= {3, 5, 10, 20, 21, 22}
         assert donors[0] not in pools[0]
@@ -149,8 +160,8 @@ def test_any_task_may_give_donors_if_asked() -> None:
     config = RelabellingConfig(donors="any-task")
     targets = np.repeat(np.arange(4), 4)
     rng = np.random.default_rng(0)
-    own = [(draw_donors(rng, targets, pools, config) // 10 == targets).any() for _ in range(20)]
-    assert any(own)
+    own = draw_donors(rng, targets, pools, config, slots=20) // 10 == targets[:, None]
+    assert own.any()
 
 
 def test_too_few_donors_are_refused() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from models.belief import BeliefEncoder
 from models.config import EncoderConfig
+from models.kernels import gru_backward, gru_forward
 from models.layers import gru
 from models.recurrence import run_gru
 
@@ -87,24 +89,50 @@ def test_recurrent_weights_are_orthogonal() -> None:
         torch.testing.assert_close(gate @ gate.T, torch.eye(6), atol=1e-5, rtol=0)
 
 
-def test_written_out_recurrence_is_torchs_gru() -> None:
-    layer = gru(5, 6, torch.Generator().manual_seed(0)).double()
+@pytest.mark.parametrize(("trials", "width"), [(3, 6), (4, 8), (9, 64)])
+def test_compiled_recurrence_is_torchs_gru(trials: int, width: int) -> None:
+    layer = gru(5, width, torch.Generator().manual_seed(0))
     with torch.no_grad():
         for name, parameter in layer.named_parameters():
             if name.startswith("bias"):
                 parameter.normal_(generator=torch.Generator().manual_seed(3))
     draw = torch.Generator().manual_seed(1)
-    inputs = torch.randn(B, T, 5, generator=draw, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(B, T, 6, generator=draw, dtype=torch.float64)
+    inputs = torch.randn(trials, T, 5, generator=draw, requires_grad=True)
+    weights = torch.randn(trials, T + 1, width, generator=draw)
     wanted, found = layer(inputs)[0], run_gru(layer, inputs)
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(found[:, 1:], wanted, atol=2e-6, rtol=1e-5)
+    assert not found[:, 0].any()
     leaves = [inputs, *layer.parameters()]
     for a, b in zip(
         torch.autograd.grad((found * weights).sum(), leaves),
-        torch.autograd.grad((wanted * weights).sum(), leaves),
+        torch.autograd.grad((wanted * weights[:, 1:]).sum(), leaves),
         strict=True,
     ):
-        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(run_gru(layer, inputs), found)
+
+
+def test_saturated_gates_are_exact() -> None:
+    layer = gru(1, 4, torch.Generator().manual_seed(0))
+    inputs = 1000 * torch.randn(2, 5, 1, generator=torch.Generator().manual_seed(1))
+    found = run_gru(layer, inputs)
+    torch.testing.assert_close(found[:, 1:], layer(inputs)[0], atol=1e-6, rtol=0)
+    assert found.abs().max() <= 1
+
+
+def test_recurrence_has_the_same_bytes_on_any_number_of_threads() -> None:
+    draw = np.random.default_rng(0)
+    projected = draw.standard_normal((11, T, 24)).astype(np.float32)
+    weight = draw.standard_normal((8, 24)).astype(np.float32)
+    bias = draw.standard_normal(24).astype(np.float32)
+    by_states = draw.standard_normal((11, T + 1, 8)).astype(np.float32)
+    results = []
+    for threads in (1, 2, 3, 16):
+        kept = gru_forward(projected, weight, bias, True, threads)
+        backward = gru_backward(by_states, *kept, np.ascontiguousarray(weight.T), threads)
+        results.append(b"".join(array.tobytes() for array in (*kept, *backward)))
+    assert len(set(results)) == 1
 
 
 def test_observations_get_as_many_layers_as_asked_for() -> None:
