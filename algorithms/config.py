@@ -82,6 +82,14 @@ class RelabellingConfig(FrozenConfig):
         description="steps until another donor takes over; must divide the horizon; whole "
         "episodes if null",
     )
+    piece_persistence: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        exclude_if=lambda chance: chance == 0,
+        description="chance that a piece's donor goes on in the next one: stays and journeys that "
+        "last longer than a piece",
+    )
     fruitless: float = Field(
         0.0,
         ge=0,
@@ -109,6 +117,8 @@ class RelabellingConfig(FrozenConfig):
             raise ValueError(
                 "donors_after_success is a share of trials with until_success: set that to true"
             )
+        if self.enabled and self.piece_persistence and self.piece_steps is None:
+            raise ValueError("piece_persistence is about pieces: set piece_steps")
         if self.enabled and self.fruitless and not self.task_averaging:
             raise ValueError(
                 "fruitless chooses by what a trial finds, which is right only where outcomes are "

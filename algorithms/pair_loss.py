@@ -4,7 +4,9 @@ The loss is $\sum_b \sum_i \sum_s \ell(f(z_{b,i}, x_{b,s}), y_{b,s})$ over P pos
 of B trials. The decoder's first layer is split, so f starts at $\mathrm{relu}(p_{b,i} + q_{b,s})$
 with p and q already projected. Autograd over all pairs at once would hold every activation of
 B P S pairs (gigabytes); here each block of pairs is decoded, differentiated by hand and forgotten,
-so memory is bounded by `block_pairs` and only the small gradients of p, q and the layers are kept.
+so memory is bounded and only the small gradients of p, q and the layers are kept. On a CPU that
+is compiled loops over a few hundred pairs at a time, which stay in the cache (`models.kernels`);
+elsewhere it is matrix products over `block_pairs` of them.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from models.kernels import pair_losses
 
 PairLikelihood = Literal["bernoulli", "squared-error"]
 
@@ -35,6 +39,11 @@ def pair_loss(
     """
     parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
     differentiable = torch.is_grad_enabled()
+    if latents.device.type == "cpu" and latents.dtype == torch.float32:
+        compiled: Tensor = _CompiledPairLoss.apply(  # type: ignore[no-untyped-call]
+            likelihood == "bernoulli", differentiable, targets, latents, transitions, *parameters
+        )
+        return compiled
     loss: Tensor = _PairLoss.apply(  # type: ignore[no-untyped-call]
         likelihood, block_pairs, differentiable, targets, latents, transitions, *parameters
     )
@@ -48,6 +57,43 @@ def blocks(trials: int, posteriors: int, steps: int, pairs: int) -> Iterator[tup
     for first in range(0, trials, whole):
         for start in range(0, posteriors, part):
             yield slice(first, first + whole), slice(start, start + part)
+
+
+class _CompiledPairLoss(torch.autograd.Function):
+    """The loops of `models.kernels`, which give the gradients along with the loss."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        bernoulli: bool,
+        differentiable: bool,
+        targets: Tensor,
+        latents: Tensor,
+        transitions: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        """Sum the loss; keep the gradients of everything differentiable."""
+        arrays = [parameter.detach().contiguous().numpy() for parameter in parameters]
+        losses, gradients = pair_losses(
+            latents.detach().contiguous().numpy(),
+            transitions.detach().mT.contiguous().numpy(),
+            targets.mT.contiguous().numpy(),
+            arrays[::2],
+            arrays[1::2],
+            bernoulli,
+            differentiable,
+            torch.get_num_threads(),
+        )
+        if differentiable:
+            by_latents, by_transitions, *others = map(torch.from_numpy, gradients)
+            ctx.save_for_backward(by_latents, by_transitions.mT, *others)
+        return latents.new_tensor(losses.sum())
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradients kept by the forward pass."""
+        (scale,) = outputs
+        return (None, None, None, *(scale * gradient for gradient in ctx.saved_tensors))
 
 
 class _PairLoss(torch.autograd.Function):

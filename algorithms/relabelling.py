@@ -135,9 +135,15 @@ def _led_by_donors(
 ) -> Trials:
     """Trials of tasks own (N,), their first `lead` episodes freshly drawn donors' instead.
 
-    Each comes from another donor, the same slot, and gets the reward of the trial's own task.
+    Each comes from another donor, the same slot, and gets the reward of the trial's own task. With
+    `piece_persistence` a donor goes on in the next slot with that chance.
     """
     rows, slots = draw_donors(rng, own, donors.pools, config, lead), np.arange(lead)
+    if config.piece_persistence:
+        begins = rng.random(rows.shape) >= config.piece_persistence
+        begins[:, 0] = True
+        since = np.maximum.accumulate(np.where(begins, slots, 0), axis=1)
+        rows = np.take_along_axis(rows, since, axis=1)
     episodes = {name: getattr(donors.trials, name)[rows, slots] for name in _RELABELLED}
     leading = Trials(**episodes, infos={})
     return relabel_rewards(trials, leading, donors.family, donors.tasks[own], lead)

@@ -11,6 +11,7 @@ Compiled at first use and kept on disk beside this file, or in the user's cache.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -24,6 +25,8 @@ Float32 = NDArray[np.float32]
 
 _ROWS = 4  # trials that share a load of the weights
 _FAST = {"contract", "nsz"}  # fused multiply-adds; sums keep their order
+_LOOSE = _FAST | {"reassoc"}  # sums in as many parts as a vector has lanes
+_PAIRS = 512  # decoded at once: their activations stay in the cache
 
 _HALF, _ONE = np.float32(0.5), np.float32(1.0)
 
@@ -48,9 +51,9 @@ def _tanh(x: Any) -> Any:
 
 
 @njit(fastmath=_FAST, error_model="numpy", inline="always")
-def _add_product(out: Any, left: Any, right: Any) -> None:
-    """out (4, N) += left (4, K) @ right (K, N), four rows of `right` at a time."""
-    inner, outer = right.shape
+def _add_product(out: Any, left: Any, right: Any, count: Any) -> None:
+    """out (4, count) += left (4, K) @ right (K, count), four rows of `right` at a time."""
+    inner = left.shape[1]
     even = inner - inner % 4
     out0, out1, out2, out3 = out[0], out[1], out[2], out[3]
     for k in range(0, even, 4):
@@ -59,16 +62,20 @@ def _add_product(out: Any, left: Any, right: Any) -> None:
         b0, b1, b2, b3 = left[1, k], left[1, k + 1], left[1, k + 2], left[1, k + 3]
         c0, c1, c2, c3 = left[2, k], left[2, k + 1], left[2, k + 2], left[2, k + 3]
         d0, d1, d2, d3 = left[3, k], left[3, k + 1], left[3, k + 2], left[3, k + 3]
-        for j in range(outer):
+        for j in range(count):
             w0, w1, w2, w3 = row0[j], row1[j], row2[j], row3[j]
             out0[j] += a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3
             out1[j] += b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
             out2[j] += c0 * w0 + c1 * w1 + c2 * w2 + c3 * w3
             out3[j] += d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
     for k in range(even, inner):
-        for row in range(4):
-            for j in range(outer):
-                out[row, j] += left[row, k] * right[k, j]
+        row0 = right[k]
+        a0, b0, c0, d0 = left[0, k], left[1, k], left[2, k], left[3, k]
+        for j in range(count):
+            out0[j] += a0 * row0[j]
+            out1[j] += b0 * row0[j]
+            out2[j] += c0 * row0[j]
+            out3[j] += d0 * row0[j]
 
 
 @njit(inline="always")
@@ -105,7 +112,7 @@ def _forward(
         for step in range(steps):
             for row in range(_ROWS):
                 _copy(bias, summed[row])
-            _add_product(summed, hidden, weight)
+            _add_product(summed, hidden, weight, 3 * width)
             for row in range(rows):
                 trial = start + row
                 x, s, h = projected[trial, step], summed[row], hidden[row]
@@ -166,7 +173,193 @@ def _backward(
                 _copy(summed[row, : 2 * width], by_projected[trial, step, : 2 * width])
                 _copy(by_candidate, by_projected[trial, step, 2 * width :])
                 _copy(by_p, by_products[trial, step])
-            _add_product(carried, summed, weight)
+            _add_product(carried, summed, weight, width)
+
+
+@njit(fastmath=_FAST, error_model="numpy", inline="always")
+def _affine(out: Any, weight: Any, bias: Any, inputs: Any, count: Any) -> None:
+    """out (N, count) = weight (N, K) @ inputs (K, count) + bias (N,)."""
+    outer, inner = weight.shape
+    for row in range(outer):
+        line, start = out[row], bias[row]
+        for j in range(count):
+            line[j] = start
+    even = outer - outer % 4
+    for row in range(0, even, 4):
+        _add_product(out[row : row + 4], weight[row : row + 4], inputs, count)
+    for row in range(even, outer):
+        line = out[row]
+        for k in range(inner):
+            source, factor = inputs[k], weight[row, k]
+            for j in range(count):
+                line[j] += factor * source[j]
+
+
+@njit(fastmath=_LOOSE, error_model="numpy", inline="always")
+def _add_outer(out: Any, left: Any, right: Any, count: Any) -> None:
+    """out (N, K) += left (N, count) @ right (K, count) transposed, tiles of 2 x 4."""
+    outer, inner = out.shape
+    for row in range(0, outer, 2):
+        x0, x1 = left[row], left[min(row + 1, outer - 1)]
+        for column in range(0, inner - inner % 4, 4):
+            y0, y1, y2, y3 = right[column], right[column + 1], right[column + 2], right[column + 3]
+            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0)
+            for j in range(count):
+                a0 += x0[j] * y0[j]
+                a1 += x0[j] * y1[j]
+                a2 += x0[j] * y2[j]
+                a3 += x0[j] * y3[j]
+                b0 += x1[j] * y0[j]
+                b1 += x1[j] * y1[j]
+                b2 += x1[j] * y2[j]
+                b3 += x1[j] * y3[j]
+            out[row, column] += a0
+            out[row, column + 1] += a1
+            out[row, column + 2] += a2
+            out[row, column + 3] += a3
+            if row + 1 < outer:
+                out[row + 1, column] += b0
+                out[row + 1, column + 1] += b1
+                out[row + 1, column + 2] += b2
+                out[row + 1, column + 3] += b3
+        for column in range(inner - inner % 4, inner):
+            y0 = right[column]
+            a0 = b0 = np.float32(0)
+            for j in range(count):
+                a0 += x0[j] * y0[j]
+                b0 += x1[j] * y0[j]
+            out[row, column] += a0
+            if row + 1 < outer:
+                out[row + 1, column] += b0
+
+
+@njit(fastmath=_LOOSE, error_model="numpy", inline="always")
+def _bernoulli(logits: Any, wanted: Any, chance: Any, count: Any) -> Any:
+    """Sum of -log p; `chance` becomes the derivative by the logits.
+
+    softplus(x) - x y = max(x, 0) - x y - log sigmoid(|x|), and a sum of logarithms of numbers from
+    [0.5, 1] is the logarithm of their product, a few at a time.
+    """
+    linear = np.float32(0)
+    for j in range(count):
+        x = logits[j]
+        linear += max(x, np.float32(0)) - x * wanted[j]
+        chance[j] = _HALF + _HALF * _tanh(_HALF * abs(x))
+    logarithms = 0.0
+    for start in range(0, count, 16):
+        product = _ONE
+        for j in range(start, min(start + 16, count)):
+            product *= chance[j]
+        logarithms += np.log(product)
+    for j in range(count):
+        chance[j] = (chance[j] if logits[j] > 0 else _ONE - chance[j]) - wanted[j]
+    return linear - logarithms
+
+
+@njit(fastmath=_LOOSE, error_model="numpy", inline="always")
+def _squared_error(predicted: Any, wanted: Any, error: Any, count: Any) -> Any:
+    """Sum of squares; `error` becomes the derivative by the prediction."""
+    total = np.float32(0)
+    for j in range(count):
+        difference = predicted[j] - wanted[j]
+        total += difference * difference
+        error[j] = difference + difference
+    return total
+
+
+@njit(fastmath=_LOOSE, error_model="numpy", nogil=True, cache=True)
+def _pairs(
+    first: int,
+    last: int,
+    latents: Any,
+    transitions: Any,
+    targets: Any,
+    widths: Any,
+    weights: Any,
+    transposed: Any,
+    biases: Any,
+    bernoulli: Any,
+    losses: Any,
+    by_latents: Any,
+    by_transitions: Any,
+    by_weights: Any,
+    by_biases: Any,
+) -> None:
+    posteriors, steps = latents.shape[1], transitions.shape[2]
+    layers, outputs = len(widths) - 1, widths[-1]
+    differentiable = len(by_latents) > 0
+    no_bias = np.zeros(widths.max(), np.float32)
+    hidden = np.empty((widths.sum(), _PAIRS), np.float32)  # of every layer, below each other
+    above = np.empty((widths.max(), _PAIRS), np.float32)
+    below = np.empty((widths.max(), _PAIRS), np.float32)
+    part = min(steps, _PAIRS)
+    group = max(1, _PAIRS // part)
+    for trial in range(first, last):
+        total = 0.0
+        for start in range(0, steps, part):
+            each = min(part, steps - start)  # columns of a posterior
+            for leader in range(0, posteriors, group):
+                members = min(group, posteriors - leader)
+                count = members * each
+                for unit in range(widths[0]):
+                    q = transitions[trial, unit, start:]
+                    for member in range(members):
+                        line = hidden[unit, member * each :]
+                        shift = latents[trial, leader + member, unit]
+                        for j in range(each):
+                            line[j] = max(shift + q[j], np.float32(0))
+                row = weight = bias = 0
+                for layer in range(layers):
+                    inner, outer = widths[layer], widths[layer + 1]
+                    matrix = weights[weight : weight + outer * inner].reshape(outer, inner)
+                    inputs, results = hidden[row : row + inner], hidden[row + inner :]
+                    _affine(results, matrix, biases[bias : bias + outer], inputs, count)
+                    if layer < layers - 1:
+                        for unit in range(outer):
+                            line = results[unit]
+                            for j in range(count):
+                                line[j] = max(line[j], np.float32(0))
+                    row, weight, bias = row + inner, weight + outer * inner, bias + outer
+                for output in range(outputs):
+                    for member in range(members):
+                        place = member * each
+                        posterior = leader + member if targets.shape[1] > 1 else 0
+                        wanted = targets[trial, posterior, output, start:]
+                        line, slope = hidden[row + output, place:], above[output, place:]
+                        if bernoulli:
+                            total += _bernoulli(line, wanted, slope, each)
+                        else:
+                            total += _squared_error(line, wanted, slope, each)
+                if not differentiable:
+                    continue
+                for layer in range(layers - 1, -1, -1):
+                    inner, outer = widths[layer], widths[layer + 1]
+                    row, weight, bias = row - inner, weight - outer * inner, bias - outer
+                    inputs = hidden[row : row + inner]
+                    by_weight = by_weights[trial, weight : weight + outer * inner]
+                    _add_outer(by_weight.reshape(outer, inner), above, inputs, count)
+                    for unit in range(outer):
+                        summed, line = np.float32(0), above[unit]
+                        for j in range(count):
+                            summed += line[j]
+                        by_biases[trial, bias + unit] += summed
+                    matrix = transposed[weight : weight + outer * inner].reshape(inner, outer)
+                    _affine(below, matrix, no_bias, above, count)
+                    for unit in range(inner):
+                        line, value = below[unit], inputs[unit]
+                        for j in range(count):
+                            line[j] = line[j] if value[j] > 0 else np.float32(0)
+                    above, below = below, above
+                for unit in range(widths[0]):
+                    by_q = by_transitions[trial, unit, start:]
+                    for member in range(members):
+                        line = above[unit, member * each :]
+                        summed = np.float32(0)
+                        for j in range(each):
+                            summed += line[j]
+                            by_q[j] += line[j]
+                        by_latents[trial, leader + member, unit] += summed
+        losses[trial] = total
 
 
 def gru_forward(
@@ -192,7 +385,7 @@ def gru_forward(
     candidates = np.empty((kept, steps, width), np.float32)
     products = np.empty((kept, steps, width), np.float32)
     arrays = (projected, weight, bias, states, gates, candidates, products)
-    _spread(_forward, trials, threads, arrays)
+    _spread(_forward, trials, threads, arrays, _ROWS)
     return states, gates, candidates, products
 
 
@@ -214,18 +407,81 @@ def gru_backward(
     by_projected = np.empty((trials, steps, 3 * width), np.float32)
     by_products = np.empty((trials, steps, width), np.float32)
     arrays = (by_states, states, gates, candidates, products, weight, by_projected, by_products)
-    _spread(_backward, trials, threads, arrays)
+    _spread(_backward, trials, threads, arrays, _ROWS)
     return by_projected, by_products
 
 
-def _spread(kernel: Any, trials: int, threads: int, arrays: tuple[Float32, ...]) -> None:
-    """Run a kernel over all trials, in as many parts of whole blocks as there are threads."""
-    blocks = -(-trials // _ROWS)
+def pair_losses(
+    latents: Float32,
+    transitions: Float32,
+    targets: Float32,
+    matrices: Sequence[Float32],
+    biases: Sequence[Float32],
+    bernoulli: bool,
+    differentiable: bool,
+    threads: int,
+) -> tuple[NDArray[np.float64], list[Float32]]:
+    """Loss of every trial's (posterior, step) pairs, and its gradients.
+
+    Args:
+        latents: (B, P, W), the posteriors' share of the first layer.
+        transitions: (B, W, S), the steps' share.
+        targets: (B, D, S), or (B, P, D, S) where they depend on the posterior.
+        matrices: (out, in) of the layers above the first, the last of D outputs.
+        biases: (out,) of the same.
+        bernoulli: whether outputs are logits of targets in [0, 1]; else squared errors are summed.
+        differentiable: whether gradients are wanted; else there are none.
+        threads: how many to use.
+
+    Returns:
+        losses (B,), and gradients by latents (B, P, W), transitions (B, W, S), and each matrix
+        and bias in turn.
+    """
+    trials, posteriors, width = latents.shape
+    targets = targets if targets.ndim == 4 else targets[:, None]
+    widths = np.array([width, *(len(bias) for bias in biases)])
+    kept = trials if differentiable else 0
+    losses = np.empty(trials)
+    by_latents = np.zeros((kept, posteriors, width), np.float32)
+    by_transitions = np.zeros((kept, *transitions.shape[1:]), np.float32)
+    by_weights = np.zeros((kept, sum(matrix.size for matrix in matrices)), np.float32)
+    by_biases = np.zeros((kept, sum(widths[1:])), np.float32)
+    arrays = (
+        latents,
+        transitions,
+        np.ascontiguousarray(targets),
+        widths,
+        np.concatenate([matrix.ravel() for matrix in matrices]),
+        np.concatenate([matrix.T.ravel() for matrix in matrices]),
+        np.concatenate(biases),
+        bernoulli,
+        losses,
+        by_latents,
+        by_transitions,
+        by_weights,
+        by_biases,
+    )
+    _spread(_pairs, trials, threads, arrays, 1)
+    if not differentiable:
+        return losses, []
+    gradients = [by_latents, by_transitions]
+    weights, shifts = by_weights.sum(0), by_biases.sum(0)
+    edges = np.cumsum([matrix.size for matrix in matrices])[:-1]
+    for matrix, by_matrix, by_bias in zip(
+        matrices,
+        np.split(weights, edges),
+        np.split(shifts, np.cumsum(widths[1:])[:-1]),
+        strict=True,
+    ):
+        gradients += [by_matrix.reshape(matrix.shape), by_bias]
+    return losses, gradients
+
+
+def _spread(kernel: Any, trials: int, threads: int, arrays: tuple[Any, ...], rows: int) -> None:
+    """Run a kernel over all trials, in as many parts of whole blocks of `rows` as threads."""
+    blocks = -(-trials // rows)
     parts = max(1, min(threads, blocks))
-    edges = [min(trials, blocks * part // parts * _ROWS) for part in range(parts + 1)]
-    if parts == 1:
-        kernel(0, trials, *arrays)
-        return
+    edges = [min(trials, blocks * part // parts * rows) for part in range(parts + 1)]
     spans = list(pairwise(edges))
     others = [_pool().submit(kernel, first, last, *arrays) for first, last in spans[1:]]
     kernel(*spans[0], *arrays)
@@ -236,4 +492,4 @@ def _spread(kernel: Any, trials: int, threads: int, arrays: tuple[Float32, ...])
 @cache
 def _pool() -> ThreadPoolExecutor:
     """Threads that live as long as the process; the kernels let go of Python's lock."""
-    return ThreadPoolExecutor(thread_name_prefix="gru")
+    return ThreadPoolExecutor(thread_name_prefix="kernels")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -217,6 +219,8 @@ def test_whole_trials_are_donors_to_the_end() -> None:
 
 
 def test_until_success_without_whole_trials_is_refused() -> None:
+    with pytest.raises(ValidationError, match="set piece_steps"):
+        RelabellingConfig(piece_persistence=0.5)
     with pytest.raises(ValidationError, match="set whole_trials above 0"):
         RelabellingConfig(until_success=True)
     RelabellingConfig(until_success=True, enabled=False)
@@ -312,6 +316,28 @@ def test_pieces_come_from_many_donors_and_end_when_the_goal_is_found() -> None:
             np.testing.assert_array_equal(found.rewards[place, slot] > 0, reached)
             found_before |= bool(reached.any())
     assert donors == set(range(6))
+
+
+@pytest.mark.parametrize("persistence", [0.0, 0.75])
+def test_donors_go_on_in_the_next_piece_as_often_as_asked(persistence: float) -> None:
+    """In trials of 8 pieces, whose actions tell which logged trial they are from."""
+    family = load_family("gridworld")
+    tasks = family.sample_tasks(6, np.random.default_rng(0))
+    owner = np.repeat(np.arange(6), 200)
+    table = collect(family, tasks[owner], 1, episodes=4).cut(4)
+    names = np.zeros_like(table.actions) + np.arange(1200)[:, None, None, None]
+    table = replace(table, actions=names)
+    pools = [np.flatnonzero(owner == task) for task in range(6)]
+    config = RelabellingConfig(
+        donors="any-task", whole_trials=1.0, piece_steps=4, piece_persistence=persistence
+    )
+    rows = np.arange(0, 1200, 2)
+    donors = Donors(table, pools, family, tasks)
+    rng = np.random.default_rng(2)
+    found = relabel_batch(rng, table.select(rows), owner[rows], donors, config)
+    name = found.actions[:, :, 0, 0]
+    assert (name[:, 1:] == name[:, :-1]).mean() == pytest.approx(persistence, abs=0.02)
+    assert np.bincount(owner[name[:, 5]]) / len(rows) == pytest.approx(1 / 6, abs=0.05)
 
 
 def test_fruitless_trials_find_late_what_others_find_early() -> None:
