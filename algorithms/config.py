@@ -87,8 +87,8 @@ class RelabellingConfig(FrozenConfig):
         ge=0,
         lt=1,
         exclude_if=lambda chance: chance == 0,
-        description="chance that a piece's donor goes on in the next one: stays and journeys that "
-        "last longer than a piece",
+        description="chance that a piece's donor goes on in the next one, drawn for each trial "
+        "between 0 and this: stays and journeys that last longer than a piece",
     )
     fruitless: float = Field(
         0.0,

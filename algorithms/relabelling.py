@@ -136,11 +136,12 @@ def _led_by_donors(
     """Trials of tasks own (N,), their first `lead` episodes freshly drawn donors' instead.
 
     Each comes from another donor, the same slot, and gets the reward of the trial's own task. With
-    `piece_persistence` a donor goes on in the next slot with that chance.
+    `piece_persistence` a donor goes on in the next slot, with a chance drawn for each trial.
     """
     rows, slots = draw_donors(rng, own, donors.pools, config, lead), np.arange(lead)
     if config.piece_persistence:
-        begins = rng.random(rows.shape) >= config.piece_persistence
+        chances = rng.uniform(0, config.piece_persistence, (len(rows), 1))
+        begins = rng.random(rows.shape) >= chances
         begins[:, 0] = True
         since = np.maximum.accumulate(np.where(begins, slots, 0), axis=1)
         rows = np.take_along_axis(rows, since, axis=1)

