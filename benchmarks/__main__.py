@@ -24,10 +24,11 @@ from benchmarks.page import (
     write_document,
 )
 from benchmarks.startup import measure_startup, startup_table
+from benchmarks.to_loss import loss_table, race
 from pipeline.commands.bench import add_arguments
 from pipeline.names import did_you_mean
 
-STAGES = (*DUELS, "startup")
+STAGES = (*DUELS, "loss", "startup")
 
 
 def main(words: Sequence[str]) -> int:
@@ -48,13 +49,16 @@ def main(words: Sequence[str]) -> int:
         command = shlex.join(["python", "-m", "benchmarks", *words])
         measured["duels"] = _run_duels(duels, options, command)
         sys.stdout.write(table(measured["duels"]))
+    if "loss" in stages:
+        measured["loss"] = [race(name, options.threads) for name in options.case or CASES]
+        sys.stdout.write(loss_table(measured["loss"]))
     if "startup" in stages:
         measured["startup"] = measure_startup(options.rounds)
         sys.stdout.write(startup_table(measured["startup"]))
     if options.write:
         before = read_document()
-        if duels:
-            measured["duels"] = merged(before.get("duels", []), measured["duels"])
+        for kind in measured.keys() & {"duels", "loss"}:
+            measured[kind] = merged(before.get(kind, []), measured[kind])
         write_document(before | measured)
     return 0
 

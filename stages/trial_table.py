@@ -44,6 +44,21 @@ class TrialTable:
             replace(read_trials(folder, task, meta), infos={})
             for task in range(len(meta.tasks_train))
         ]
+        return cls.split(parts, meta.tasks_train, share, rng)
+
+    @classmethod
+    def split(
+        cls,
+        parts: Sequence[Trials],
+        tasks: NDArray[np.float64],
+        share: float,
+        rng: np.random.Generator,
+    ) -> TrialTable:
+        """A table of tasks' trials, without infos; `share` of each task's, at least one, held out.
+
+        Raises:
+            StageError: a task has a single trial, so none is left to train on.
+        """
         counts = np.array([part.count for part in parts])
         if counts.min() < 2:
             task = int(counts.argmin())
@@ -60,7 +75,7 @@ class TrialTable:
         return cls(
             Trials.concatenate(parts),
             np.repeat(np.arange(len(parts)), counts),
-            meta.tasks_train,
+            tasks,
             tuple(training),
             tuple(validation),
         )

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "stages",
         nargs="*",
         metavar="STAGE",
-        help="collection, acting, vae, relabel, offline, evaluation, rewards, startup; "
+        help="collection, acting, vae, relabel, offline, evaluation, rewards, loss, startup; "
         "all if left out",
     )
     parser.add_argument(

@@ -18,6 +18,7 @@ from benchmarks.measure import Measured, measure
 from benchmarks.page import merged, page, read_document, row_of, write_document
 from benchmarks.schedule import schedule_rows, schedule_table, work
 from benchmarks.startup import measure_startup, startup_table
+from benchmarks.to_loss import loss_table, race
 from pipeline.cli import main as omrl
 
 MACHINE = Machine("a machine", 2, "2", operations=1e9, copied=1e9)
@@ -94,6 +95,18 @@ def test_hours_of_the_published_schedule() -> None:
     assert (row["hours"], row["plain_hours"], row["ratio"]) == pytest.approx((14, 70, 5))
     assert "| gridworld | plain | 10 h | 10 h |" in schedule_table([row])
     assert schedule_rows(duels[1:]) == []
+
+
+def test_the_race_to_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"EPOCHS": 1, "_TRIALS": {"gridworld": 20}, "_PLAIN_UPDATES": 1}.items():
+        monkeypatch.setattr(f"benchmarks.to_loss.{name}", value)
+    monkeypatch.setattr("benchmarks.to_loss._CHECK_EVERY", 1)
+    row = race("gridworld", torch.get_num_threads())
+    assert row["plain_updates"] == 3 * 3  # 18 of 20 trials by 8, 21 tasks by 8
+    assert row["reached"] <= row["level"]
+    assert row["ratio"] == pytest.approx(row["plain_seconds"] / row["seconds"])
+    assert "| gridworld |" in loss_table([row])
+    assert "not reached" in loss_table([row | {"ratio": None}])
 
 
 def test_startup_is_measured() -> None:
