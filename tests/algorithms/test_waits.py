@@ -1,0 +1,100 @@
+"""No update makes the host wait for the device: what reads a value back is found on a CPU too."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+import torch
+from test_elbo import make_batch, make_vae
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from algorithms.config import ElboConfig, LearnerConfig, Rule
+from algorithms.elbo import draw_posteriors, elbo
+from algorithms.learners import Batch, make_learner
+from algorithms.learners.base import OtherOutcomes
+from algorithms.optimisers import optimise
+
+_WAITING = {
+    "aten::_local_scalar_dense",  # item(), bool(), float()
+    "aten::equal",
+    "aten::is_nonzero",
+    "aten::masked_select",
+    "aten::nonzero",
+    "aten::_unique2",
+}
+ROWS, STATE, ACTIONS = 8, 4, 2
+
+
+class Waits(TorchDispatchMode):
+    """Notes, while it is entered, operations whose result the host must see to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name
+        masks = name == "aten::index" and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if masks or name in _WAITING:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_waits_are_noticed() -> None:
+    numbers = torch.randn(5)
+    with Waits() as waits:
+        float(numbers.sum())
+        numbers[numbers > 0]
+    assert waits.found == ["aten::_local_scalar_dense", "aten::index"]
+
+
+@pytest.mark.parametrize("muon", [None, 1.0])
+@pytest.mark.parametrize("rule", get_args(Rule))
+def test_update_rules(rule: Rule, muon: float | None) -> None:
+    discrete = rule == "dqn"
+    config = LearnerConfig(
+        rule=rule,
+        critic_layers=(16, 16),
+        actor_layers=(16, 16),
+        learn_temperature=rule == "sac",
+        muon=muon,
+        gradient_clip=1.0,
+    )
+    sizes = (STATE, 1, 3) if discrete else (STATE, ACTIONS, None)
+    learner = make_learner(config, *sizes, agents=1, seed=0)
+    learner.set_normalisation(torch.zeros(STATE), 2 * torch.ones(STATE))
+    actions = torch.randint(3, (1, ROWS)) if discrete else torch.rand(1, ROWS, ACTIONS)
+    states, rewards = torch.randn(2, 1, ROWS, STATE), torch.randn(1, ROWS)
+    others = OtherOutcomes(torch.arange(ROWS), torch.rand(1, ROWS), rewards, states[0])
+    ones = torch.ones(1, ROWS)
+    batch = Batch(states[0], actions, rewards, states[1], ones, actions, others)
+    learner.update(batch)  # whatever is prepared once
+    with Waits() as waits:
+        learner.update(batch)
+    assert waits.found == []
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "state", "discrete"),
+    [
+        ("bernoulli", True, False),
+        ("bernoulli-by-product", False, False),
+        ("squared-error", False, False),
+        ("bernoulli-per-cell", False, True),
+    ],
+)
+def test_the_elbo(likelihood: str, state: bool, discrete: bool) -> None:
+    """In float64, which takes the way of other devices than CPUs."""
+    vae, batch = make_vae(likelihood, state, discrete), make_batch(discrete, likelihood)
+    trials, steps = batch.transitions.rewards.shape
+    noise = torch.randn(trials, steps + 1, vae.encoder.latent_dim, dtype=torch.float64)
+    optimiser = optimise(list(vae.parameters()), 1e-3, 1.0, clip=1.0)
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        with Waits() as waits:
+            decoding = draw_posteriors(trials, steps, 2, draws)
+            optimiser.step(elbo(vae, batch, noise, ElboConfig(), decoding).loss[None])
+    assert waits.found == []
