@@ -16,7 +16,7 @@ from benchmarks.cases import CASES, load_case
 from benchmarks.duels import DUELS
 from benchmarks.machine import measure_machine
 from benchmarks.measure import measure, peak_memory
-from benchmarks.page import page, row_of, table
+from benchmarks.page import page, row_of, table, times
 from datasets.files import write_atomically
 from pipeline.commands.bench import add_arguments
 from pipeline.names import did_you_mean
@@ -50,7 +50,7 @@ def main(words: Sequence[str]) -> int:
                 )
             rows.append(row_of(measured, stage, machine))
             sys.stderr.write(
-                f"{stage} {name}: {rows[-1]['ratio']:.1f} times as fast, "
+                f"{stage} {name}: {times(rows[-1]['ratio'])} times as fast, "
                 f"{rows[-1]['floor_share']:.0%} of the floor\n"
             )
     sys.stdout.write(table(rows))

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "stages",
         nargs="*",
         metavar="STAGE",
-        help="collection, vae, relabel, offline, evaluation, rewards; all if left out",
+        help="collection, vae, relabel, offline, rotation, evaluation, rewards; all if left out",
     )
     parser.add_argument(
         "--case",

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cases, floor
+from benchmarks import cases, duels, floor
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES, load_case
 from benchmarks.duels import DUELS, TARGETS, Duel
 from benchmarks.machine import Machine
 from benchmarks.measure import Measured, measure
-from benchmarks.page import page, row_of
+from benchmarks.page import page, row_of, times
 from pipeline.cli import main as omrl
 
 MACHINE = Machine("a machine", 2, "2", operations=1e9, copied=1e9)
@@ -54,6 +54,10 @@ def test_the_floor_counts_operations_and_bytes() -> None:
     )
 
 
+def test_shares_of_one_have_two_digits() -> None:
+    assert [times(ratio) for ratio in (0.704, 1.04, 30)] == ["0.70", "1.0", "30.0"]
+
+
 @pytest.mark.parametrize(
     ("name", "batch", "elbo", "agent"),
     [
@@ -75,7 +79,10 @@ def test_operations_of_published_updates(
 
 @pytest.mark.parametrize("name", CASES[:2])
 @pytest.mark.parametrize("stage", DUELS)
-def test_both_sides_of_every_duel_work(stage: str, name: str) -> None:
+def test_both_sides_of_every_duel_work(
+    stage: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duels, "ROTATED_BYTES", 32 << 20)
     duel = DUELS[stage](load_case(name))
     assert duel.ours() > 0
     assert duel.plain() > 0
