@@ -21,6 +21,7 @@ from benchmarks.page import (
     read_document,
     row_of,
     table,
+    times,
     write_document,
 )
 from benchmarks.startup import measure_startup, startup_table
@@ -79,7 +80,7 @@ def _run_duels(stages: Sequence[str], options: argparse.Namespace, command: str)
                 )
             rows.append(row_of(measured, stage, machine, command))
             sys.stderr.write(
-                f"{stage} {name}: {rows[-1]['ratio']:.1f} times as fast, "
+                f"{stage} {name}: {times(rows[-1]['ratio'])} times as fast, "
                 f"{rows[-1]['floor_share']:.0%} of the floor\n"
             )
     return rows

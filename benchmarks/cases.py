@@ -7,7 +7,7 @@ stand-in without physics. Published observations carry a done flag besides; here
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,6 +165,32 @@ def make_learner(
 def make_beliefs(vae: Vae, trials: Trials) -> Float32:
     """Beliefs (N, T + 1, 2L) of a task's trials."""
     return encode_trials(vae, trials, block_trials=256)
+
+
+def write_noise(case: Case, folder: Path, tasks: int, nbytes: int) -> HyperStateLayout:
+    """Hyper-states of the case's shapes and about `nbytes`, all of them random numbers."""
+    spec, rng = case.family.spec, np.random.default_rng(0)
+    one = HyperStateLayout(
+        tasks=1,
+        trials=1,
+        episodes=spec.episodes,
+        horizon=spec.horizon,
+        observation_dim=spec.observation_dim,
+        action_dim=spec.action_dim,
+        latent_dim=case.config.vae.model.encoder.latent_dim,
+        n_actions=spec.n_actions,
+    )
+    trials = nbytes // tasks // one.nbytes(one.fields())
+    layout = replace(one, tasks=tasks, trials=trials)
+    with HyperStateWriter(folder / "hyper_states.zarr", layout) as writer:
+        for task in range(tasks):
+            arrays: dict[str, Any] = {
+                name: rng.uniform(-1, 1, field.shape[1:]).astype(field.dtype)  # 0 for whole numbers
+                for name, field in layout.fields().items()
+            }
+            arrays["terminations"][:] = False
+            writer.write_task(task, arrays)
+    return layout
 
 
 def write_hyper_states(case: Case, vae: Vae, log: ExperienceLog, folder: Path) -> None:

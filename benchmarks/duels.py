@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from algorithms.collecting import Actor, ExperienceLog, group_simulator, run_trials
 from algorithms.elbo import elbo
 from algorithms.filtering import OnlineFilter
+from algorithms.learners.base import Learner
 from algorithms.optimisers import optimise
 from algorithms.relabelling import relabel_rewards
 from algorithms.rollouts import MetaAgent, roll_out
@@ -26,14 +29,19 @@ from benchmarks.reference.collection import Collection
 from benchmarks.reference.elbo import PlainVae
 from benchmarks.reference.networks import PlainEncoder
 from benchmarks.reference.simulators import make_simulator
+from benchmarks.settings import Settings
 from datasets.trials import Trials
 from environments.base import Float64
-from stages.hyper_state_table import HyperStateTable
+from stages.residents import Residents
+from stages.stored_tasks import StoredTasks
 
 COLLECTED_TASKS, EVALUATED_TASKS = 80, 20
 _LOGGED_TRIALS = 40  # a task, of the logs that are encoded and learned from
 _LOGGED_TASKS = 16
 _ENCODED_TASKS, _ENCODED_TRIALS = 2, 256
+_ROTATED_TASKS = 64
+ROTATED_BYTES = 256 << 20  # of all of these tasks
+_SHARE_HELD = 4  # one part in so many of those is the memory that they get
 
 Work = Callable[[], float]
 """Does some work, a fraction of a second of it; returns how many units that was."""
@@ -50,6 +58,7 @@ class Duel:
     plain: Work
     operations: float | None = None  # of a unit, that nobody can do without
     moved: float | None = None  # bytes of a unit that are read or written at least
+    plain_settings: Settings = Settings.DEFAULT
 
 
 def collection(case: Case) -> Duel:
@@ -181,7 +190,10 @@ def offline_update(case: Case) -> Duel:
     log = cases.make_log(case, tasks, _LOGGED_TRIALS)
     with tempfile.TemporaryDirectory() as folder:
         cases.write_hyper_states(case, vae, log, Path(folder))
-        table = HyperStateTable.load(Path(folder), config, "cpu")
+        residents = Residents(
+            StoredTasks(Path(folder), config), config, np.random.default_rng(0), "cpu"
+        )
+        residents.turn_to(0)
     learner = cases.make_learner(case, "offline")
     draws = torch.Generator().manual_seed(0)
     parts = [log.trials(task) for task in range(len(tasks))]
@@ -190,7 +202,7 @@ def offline_update(case: Case) -> Duel:
     drawn = offline.draw_tasks(rng, buffers)
 
     def ours() -> float:
-        learner.update(table.sample(config.batch_size, draws))
+        learner.update(residents.table.sample(config.batch_size, draws))
         return 1
 
     def task_by_task() -> float:
@@ -201,6 +213,46 @@ def offline_update(case: Case) -> Duel:
         config.learner, case.state_dim, spec.action_dim, spec.n_actions
     )
     return Duel("offline RL update", case.name, "update", ours, task_by_task, operations)
+
+
+def rotation(case: Case) -> Duel:
+    """The same step on a store that exceeds its memory; the plain side holds all of it."""
+    config, spec = case.config.offline, case.family.spec
+    folder = tempfile.TemporaryDirectory()
+    layout = cases.write_noise(case, Path(folder.name), _ROTATED_TASKS, ROTATED_BYTES)
+    updates = layout.trials * layout.steps // config.batch_size  # a turn of the rotation
+
+    def learning(nbytes: int) -> Work:
+        limited = config.model_copy(update={"memory_gb": nbytes / 2**30})
+        draws, done = torch.Generator().manual_seed(0), count()
+
+        @cache  # on the first call: peaks of memory are those of one side alone
+        def prepared() -> tuple[Residents, Learner]:
+            tasks = StoredTasks(Path(folder.name), limited)
+            rng = np.random.default_rng(0)
+            return Residents(tasks, limited, rng, "cpu"), cases.make_learner(case, "offline")
+
+        def work() -> float:
+            residents, learner = prepared()
+            for _ in range(updates):
+                residents.turn_to(next(done))
+                learner.update(residents.table.sample(config.batch_size, draws))
+            return updates
+
+        return work
+
+    operations = config.batch_size * floor.agent_update(
+        config.learner, case.state_dim, spec.action_dim, spec.n_actions
+    )
+    return Duel(
+        "offline RL, rotating",
+        case.name,
+        "update",
+        learning(ROTATED_BYTES // _SHARE_HELD),
+        learning(4 * ROTATED_BYTES),  # more than enough
+        operations,
+        plain_settings=Settings.BEST,
+    )
 
 
 def evaluate(case: Case) -> Duel:
@@ -265,6 +317,7 @@ DUELS: dict[str, Callable[[Case], Duel]] = {
     "vae": vae_update,
     "relabel": state_relabelling,
     "offline": offline_update,
+    "rotation": rotation,
     "evaluation": evaluate,
     "rewards": reward_relabelling,
 }
@@ -275,6 +328,7 @@ TARGETS: dict[str, tuple[float, ...]] = {
     "vae": (12, 3.2, 6.5),
     "relabel": (3, 3, 3),
     "offline": (2.5, 2, 2),
+    "rotation": (0.7, 0.7, 0.7),
     "evaluation": (30, 30),
     "rewards": (50, 50, 50),
 }

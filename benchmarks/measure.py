@@ -26,7 +26,7 @@ _MEMORY_STATUS = Path("/proc/self/status")
 class Measured:
     """Units a second of each round, and the peak of memory in bytes where it is known.
 
-    `plain` ran with the library's settings, `plain_best` with ours.
+    `plain` ran with its duel's settings, the library's as a rule, `plain_best` with ours.
     """
 
     duel: Duel
@@ -57,7 +57,7 @@ def measure(duel: Duel, rounds: int) -> Measured:
     """Time both sides in turns, `rounds` times; the order changes from round to round."""
     contenders = {
         "ours": (duel.ours, Settings.BEST),
-        "plain": (duel.plain, Settings.DEFAULT),
+        "plain": (duel.plain, duel.plain_settings),
         "plain_best": (duel.plain, Settings.BEST),
     }
     rates: dict[str, list[float]] = {name: [] for name in contenders}
@@ -94,7 +94,7 @@ def _print_peak(stage: str, case: str, side: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
     duel = DUELS[stage](load_case(case))
     work = duel.ours if side == "ours" else duel.plain
-    settings = Settings.BEST if side == "ours" else Settings.DEFAULT
+    settings = Settings.BEST if side == "ours" else duel.plain_settings
     with settings.applied():
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
         for _ in range(2):

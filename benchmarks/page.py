@@ -34,6 +34,9 @@ settings, ours those that `algorithms/memory.py` asks for; *equal* is the ratio 
 had ours too. *Floor* is the share of the time that the operations which nobody can do without take
 at the rate of a large matrix product of this run, or the bytes at the rate of a copy. Half-cheetah
 has the published shapes on dynamics that cost nothing. Peak memory is of a process of its own.
+*Rotating* is the offline update where tasks take turns in a quarter of the memory that their store
+needs; its plain side is the same update with all of them there, under the same settings. The
+system's cache holds the store's files, so what is read is decoded but waits for no disk.
 """
 
 _SCHEDULE = """\
@@ -102,9 +105,9 @@ def table(rows: Sequence[Row]) -> str:
             row["stage"],
             row["case"],
             f"{_short(row['units_per_second'])} {row['unit']}s",
-            f"**{row['ratio']:.1f}**",
-            f"{lower:.1f} to {upper:.1f}",
-            f"{row['equal_settings']:.1f}",
+            f"**{times(row['ratio'])}**",
+            f"{times(lower)} to {times(upper)}",
+            times(row["equal_settings"]),
             "-" if row["target"] is None else f"{row['target']:g}",
             f"{row['floor_share']:.0%}",
             _megabytes(row["peak_memory"]),
@@ -157,6 +160,11 @@ def _provenance(rows: Sequence[Row]) -> str:
             f"products, {machine['copied'] / 1e9:.0f} GB/s copied."
         )
     return "\n".join(lines) + "\n"
+
+
+def times(ratio: float) -> str:
+    """A ratio; a share of one with two digits."""
+    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"
 
 
 def _short(number: float) -> str:

@@ -166,7 +166,17 @@ class OfflineConfig(FrozenConfig):
     )
     evaluate_every: PositiveInt = Field(5000, description="updates between evaluations")
     log_every: PositiveInt = Field(500, description="updates between logged losses")
-    memory_gb: PositiveFloat = Field(8.0, description="largest hyper-state table held in memory")
+    memory_gb: PositiveFloat = Field(
+        8.0, description="GiB of memory for hyper-states; where they need more, tasks take turns"
+    )
+    rotation_updates: PositiveInt | None = Field(
+        None,
+        # left out where null: agents trained before there was any keep their fingerprints
+        exclude_if=lambda updates: updates is None,
+        description="where tasks take turns in memory, updates until one gives way to the next: "
+        "fewer mix better but read more; if null, as many as draw each transition of a task once, "
+        "but few enough for four turns of every task",
+    )
 
 
 class EvaluateConfig(FrozenConfig):

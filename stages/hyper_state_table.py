@@ -1,4 +1,4 @@
-"""All transitions of a hyper-state store as one table on the device.
+"""Transitions of whole tasks as one table on the device, a slot for each task.
 
 A trial of K episodes of H steps is K * (H + 1) rows. The row after a step is its next hyper-state:
 the true next observation inside an episode, the next episode's reset observation with the belief
@@ -9,9 +9,8 @@ there is its own last observation.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +19,13 @@ from torch import Tensor
 
 from algorithms.learners.base import Batch, OtherOutcomes
 from datasets.hyper_state_layout import HyperStateLayout
-from datasets.hyper_states import HyperStates
-from stages.config import OfflineConfig
-from stages.errors import StageError
 
 SMALLEST_DEVIATION = 1e-4
 
 
 @dataclass(frozen=True)
 class OtherTable:
-    """The other outcomes of those M transitions that have one.
+    """The other outcomes of those transitions that have one; M, room for equally many a slot.
 
     index (transitions,) int64, an entry of the rest or -1; chances and rewards (M,); beliefs
     (M, 2L).
@@ -40,14 +36,19 @@ class OtherTable:
     rewards: Tensor
     beliefs: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything, slot after slot."""
+        return self.index, self.chances, self.rewards, self.beliefs
+
 
 @dataclass(frozen=True)
 class HyperStateTable:
-    """All transitions, trial after trial, task after task.
+    """All transitions, trial after trial, slot after slot.
 
-    rows (trials * K * (H + 1), S); actions (trials * T, act), or (trials * T,) int64 if discrete;
-    rewards, continues (trials * T,). before and after (T,) are the rows of each step's hyper-states
-    within its trial.
+    rows (slots * trials * K * (H + 1), S); actions (slots * trials * T, act), or int64 without act
+    if discrete; rewards, continues (slots * trials * T,). before and after (T,) are the rows of
+    each step's hyper-states within its trial.
     """
 
     rows: Tensor
@@ -57,6 +58,44 @@ class HyperStateTable:
     before: Tensor
     after: Tensor
     others: OtherTable | None = None
+
+    @classmethod
+    def empty(
+        cls, layout: HyperStateLayout, slots: int, beliefs: bool, others: int, device: str
+    ) -> HyperStateTable:
+        """Room for `slots` tasks of a store, with `others` other outcomes each; not filled in.
+
+        Args:
+            beliefs: whether rows are hyper-states; without, they are observations alone, and
+                other outcomes are left out.
+        """
+        latent = 2 * layout.latent_dim
+        trials = slots * layout.trials
+        transitions = trials * layout.steps
+        rows = trials * layout.episodes * (layout.horizon + 1)
+        if layout.n_actions is None:
+            actions = torch.empty(transitions, layout.action_dim, device=device)
+        else:
+            actions = torch.empty(transitions, dtype=torch.int64, device=device)
+        room = None
+        if beliefs and layout.outcomes:
+            room = OtherTable(
+                index=torch.empty(transitions, dtype=torch.int64, device=device),
+                chances=torch.empty(slots * others, device=device),
+                rewards=torch.empty(slots * others, device=device),
+                beliefs=torch.empty(slots * others, latent, device=device),
+            )
+        before, after = _places(layout)
+        width = layout.observation_dim + (latent if beliefs else 0)
+        return cls(
+            rows=torch.empty(rows, width, device=device),
+            actions=actions,
+            rewards=torch.empty(transitions, device=device),
+            continues=torch.empty(transitions, device=device),
+            before=torch.from_numpy(before).to(device),
+            after=torch.from_numpy(after).to(device),
+            others=room,
+        )
 
     @property
     def steps(self) -> int:
@@ -68,43 +107,20 @@ class HyperStateTable:
         """Rows of a trial, K * (H + 1)."""
         return len(self.rows) * self.steps // len(self.rewards)
 
-    @classmethod
-    def load(cls, folder: Path, config: OfflineConfig, device: str) -> HyperStateTable:
-        """Read the Zarr store into one table.
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything that tasks differ in, slot after slot."""
+        own = (self.rows, self.actions, self.rewards, self.continues)
+        return own if self.others is None else own + self.others.tensors
 
-        Raises:
-            StageError: R+ is asked for and the store has none, or has other outcomes too.
-            DataError: the store is damaged or larger than `memory_gb`.
-        """
-        store = HyperStates.open(folder / "hyper_states.zarr")
-        layout = store.layout
-        _check_rewards(config, layout)
-        reward = "belief_rewards" if config.use_belief_rewards else "rewards"
-        names = ["observations", "actions", "terminations", reward]
-        if config.beliefs:
-            names.append("beliefs")
-        budget = int(config.memory_gb * 2**30) // 2  # the table is a copy beside what is read
-        data = store.load(names, budget)
-        actions = data["actions"].reshape(-1, layout.action_dim)
-        if actions.dtype.kind in "iu":
-            actions = actions[:, 0].astype(np.int64)
-        rewards = data[reward].reshape(-1)
-        continues = 1.0 - data["terminations"].reshape(-1).astype(np.float32)
-        rows = _rows(data["observations"], data.get("beliefs"))
-        del data
-        others = None
-        if config.beliefs and layout.outcomes:
-            others = _read_others(store, device)
-        before, after = _places(layout)
-        return cls(
-            rows=torch.from_numpy(rows).to(device),
-            actions=torch.from_numpy(actions).to(device),
-            rewards=torch.from_numpy(rewards).to(device),
-            continues=torch.from_numpy(continues).to(device),
-            before=torch.from_numpy(before).to(device),
-            after=torch.from_numpy(after).to(device),
-            others=others,
-        )
+    def put(self, slot: int, task: HyperStateTable) -> None:
+        """Copy a table of one task into a slot."""
+        for own, new in zip(self.tensors, task.tensors, strict=True):
+            own[slot * len(new) : (slot + 1) * len(new)].copy_(new)
+        if self.others is not None and task.others is not None:
+            each, room = len(task.others.index), len(task.others.chances)
+            index = self.others.index[slot * each : (slot + 1) * each]
+            index += slot * room * (index >= 0)
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """`size` transitions drawn uniformly, with a leading agents axis of one."""
@@ -143,50 +159,35 @@ class HyperStateTable:
             next_states=torch.cat([observations, beliefs], 1)[None],
         )
 
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every hyper-state coordinate, (S,) each."""
-        means, deviations = [], []
-        for column in self.rows.unbind(1):  # one at a time: in double they would fill the memory
-            wide = column.cpu().double()
-            means.append(wide.mean())
-            deviations.append(wide.std())
-        return (
-            torch.stack(means).float(),
-            torch.stack(deviations).float().clamp_min(SMALLEST_DEVIATION),
-        )
+
+def moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every hyper-state coordinate, (S,) each.
+
+    Args:
+        parts: all rows (n, S), at once or a part after the other, which are joined pairwise
+            (Chan, Golub and LeVeque, 1983).
+    """
+    count, mean, variance = 0, torch.empty(0), torch.empty(0)
+    for rows in parts:
+        more, other_mean, other_variance = len(rows), *_moments(rows)
+        if count == 0:
+            count, mean, variance = more, other_mean, other_variance
+            continue
+        total, gap = count + more, other_mean - mean
+        squares = (count - 1) * variance + (more - 1) * other_variance
+        squares += gap**2 * (count * more / total)
+        count, mean, variance = total, mean + gap * (more / total), squares / (total - 1)
+    return mean.float(), variance.sqrt().float().clamp_min(SMALLEST_DEVIATION)
 
 
-def _check_rewards(config: OfflineConfig, layout: HyperStateLayout) -> None:
-    if not config.use_belief_rewards:
-        return
-    if not layout.belief_rewards:
-        raise StageError(
-            "offline.use_belief_rewards: the hyper-states hold no R+; "
-            "set relabel.belief_rewards to true as well"
-        )
-    if layout.outcomes:
-        raise StageError(
-            "offline.use_belief_rewards: the hyper-states hold both outcomes of every step, which "
-            "are averaged already; set relabel.relabelling.task_averaging to false"
-        )
-
-
-def _rows(
-    observations: NDArray[np.float32], beliefs: NDArray[np.float32] | None
-) -> NDArray[np.float32]:
-    """Hyper-states (trials * K * (H + 1), S) from fields that lead with (tasks, trials)."""
-    episodes, rows_each, width = observations.shape[2:]
-    horizon = rows_each - 1
-    observations = observations.reshape(-1, episodes, rows_each, width)
-    if beliefs is None:
-        return observations.reshape(-1, width)
-    beliefs = beliefs.reshape(len(observations), episodes * horizon + 1, -1)
-    rows = np.empty((*observations.shape[:3], width + beliefs.shape[2]), np.float32)
-    rows[..., :width] = observations
-    for episode in range(episodes):
-        steps = slice(episode * horizon, (episode + 1) * horizon + 1)
-        rows[:, episode, :, width:] = beliefs[:, steps]
-    return rows.reshape(-1, rows.shape[-1])
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (S,) of rows (n, S), in double."""
+    means, variances = [], []
+    for column in rows.unbind(1):  # one at a time: in double they would fill the memory
+        wide = column.cpu().double()
+        means.append(wide.mean())
+        variances.append(wide.var())
+    return torch.stack(means), torch.stack(variances)
 
 
 def _places(layout: HyperStateLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -196,26 +197,3 @@ def _places(layout: HyperStateLayout) -> tuple[NDArray[np.int64], NDArray[np.int
     ends = (step == layout.horizon - 1) & ((piece + 1) % layout.pieces == 0)
     resets = ends & (piece < layout.episodes - 1)
     return before, before + np.where(resets, 2, 1)
-
-
-def _read_others(store: HyperStates, device: str) -> OtherTable:
-    """The other outcomes in the store, read task by task: most steps have none."""
-    layout = store.layout
-    each = layout.trials * layout.steps
-    index = np.full((layout.tasks, each), -1, np.int64)
-    parts: list[dict[str, NDArray[Any]]] = []
-    found = 0
-    for task in range(layout.tasks):
-        fields = store.read(["other_chances", "other_rewards", "other_beliefs"], task)
-        flat = {name: array.reshape(each, -1) for name, array in fields.items()}
-        doubt = flat["other_chances"][:, 0] > 0
-        index[task, doubt] = found + np.arange(doubt.sum())
-        found += int(doubt.sum())
-        parts.append({name: array[doubt] for name, array in flat.items()})
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return OtherTable(
-        index=torch.from_numpy(index.reshape(-1)).to(device),
-        chances=torch.from_numpy(joined["other_chances"][:, 0]).to(device),
-        rewards=torch.from_numpy(joined["other_rewards"][:, 0]).to(device),
-        beliefs=torch.from_numpy(joined["other_beliefs"]).to(device),
-    )

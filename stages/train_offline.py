@@ -1,8 +1,9 @@
 """Stage 4, train-offline: offline RL on hyper-states.
 
 The hyper-states are one table on the device (`HyperStateTable`); a batch is three row gathers.
-Which update rule learns from them is one line of configuration. On the way the agent is evaluated
-on the test tasks; final and best weights are both kept.
+Tasks that do not all fit in there take turns (`Residents`). Which update rule learns from them is
+one line of configuration. On the way the agent is evaluated on the test tasks; final and best
+weights are both kept.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ from environments.registry import load_family
 from stages.config import OfflineConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
-from stages.hyper_state_table import HyperStateTable
+from stages.residents import Residents
 from stages.seeds import numpy_generator, torch_generator, torch_seed
+from stages.stored_tasks import StoredTasks
 from stages.tensorboard import scalar_writer
 
 Row = dict[str, float]
@@ -252,6 +254,7 @@ def train_offline(
 
     Raises:
         StageError: settings that do not fit the data, or hyper-states of another model.
+        DataError: the hyper-states are damaged.
         AlgorithmError: the rule does not fit the kind of actions.
         DivergenceError: a loss became NaN or infinite; the last good checkpoint is kept.
         Interrupted: the user asked to stop; a checkpoint is saved.
@@ -260,23 +263,24 @@ def train_offline(
     keep_freed_memory()
     meta = read_json(inputs["hyper-states"] / "meta.json")
     evaluator = Evaluator(inputs["vae"], meta, seed, context.device)
-    table = HyperStateTable.load(inputs["hyper-states"], config, context.device)
-    spec = load_family(meta["family"]).spec
-    description = describe_agent(
-        config.learner, spec, table.rows.shape[1], config.beliefs, int(meta["episodes"])
-    )
     role = "agent" if config.beliefs else "blind"
+    order = numpy_generator(seed, "train-offline", role, "rotation")
+    tasks = StoredTasks(inputs["hyper-states"], config)
+    residents = Residents(tasks, config, order, context.device)
+    spec = load_family(meta["family"]).spec
+    width = residents.table.rows.shape[1]
+    description = describe_agent(config.learner, spec, width, config.beliefs, int(meta["episodes"]))
     weights_seed = torch_seed(seed, "train-offline", role, "learner")
     learner = build_agent(description, weights_seed, context.device)
     if config.normalise:
-        learner.set_normalisation(*table.moments())
+        learner.set_normalisation(*residents.moments())
     draws = torch_generator(seed, "train-offline", role, "batches", device=context.device)
     actor = learner
     if config.weight_averaging:
         actor = build_agent(description, weights_seed, context.device)
     training = Training(learner, actor, draws, config, context.checkpoints)
     training.restore()
-    _train(training, table, evaluator, context)
+    _train(training, residents, evaluator, context)
     save_description(output, description)
     save_weights(output / FINAL, actor, training.step)
     actor.load_weights(training.best_weights)
@@ -286,7 +290,7 @@ def train_offline(
 
 
 def _train(
-    training: Training, table: HyperStateTable, evaluator: Evaluator, context: StageContext
+    training: Training, residents: Residents, evaluator: Evaluator, context: StageContext
 ) -> None:
     """Update until done; log, evaluate and checkpoint on the way."""
     config = training.config
@@ -297,7 +301,8 @@ def _train(
         context.progress(config.updates, label, "update", training.step) as bar,
     ):
         while not training.finished:
-            training.update(table.sample(config.batch_size, training.draws))
+            residents.turn_to(training.step)
+            training.update(residents.table.sample(config.batch_size, training.draws))
             if training.step % config.log_every == 0 or training.finished:
                 write(training.log())
                 note = _note(training)

@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "stages",
         nargs="*",
         metavar="STAGE",
-        help="collection, acting, vae, relabel, offline, evaluation, rewards, loss, startup; "
-        "all if left out",
+        help="collection, acting, vae, relabel, offline, rotation, evaluation, rewards, loss, "
+        "startup; all if left out",
     )
     parser.add_argument(
         "--case",

@@ -35,7 +35,8 @@ from benchmarks.reference.simulators import make_simulator
 from datasets.trials import Trials
 from models.mlp import EnsembleMLP
 from models.vae import Vae
-from stages.hyper_state_table import HyperStateTable
+from stages.residents import Residents
+from stages.stored_tasks import StoredTasks
 
 TOLERANCE = 1e-5
 UPDATES = 3
@@ -346,7 +347,10 @@ def test_task_buffers_hold_the_transitions_of_the_table(
     log = cases.make_log(case, cases.make_tasks(case, 3), trials=2)
     end_some(log)
     cases.write_hyper_states(case, vae, log, tmp_path)
-    table = HyperStateTable.load(tmp_path, case.config.offline, "cpu")
+    config = case.config.offline
+    residents = Residents(StoredTasks(tmp_path, config), config, np.random.default_rng(0), "cpu")
+    residents.turn_to(0)
+    table = residents.table
     kept = []
     for task in range(3):
         trials = log.trials(task)

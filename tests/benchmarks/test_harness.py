@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cases, floor
+from benchmarks import cases, duels, floor
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES, load_case
 from benchmarks.duels import DUELS, TARGETS, Duel
 from benchmarks.machine import Machine
 from benchmarks.measure import Measured, measure
-from benchmarks.page import merged, page, read_document, row_of, write_document
+from benchmarks.page import merged, page, read_document, row_of, times, write_document
 from benchmarks.schedule import schedule_rows, schedule_table, work
 from benchmarks.startup import measure_startup, startup_table
 from benchmarks.to_loss import loss_table, race
@@ -116,6 +116,10 @@ def test_startup_is_measured() -> None:
     assert startup_table(rows).count("omrl run") == 2
 
 
+def test_shares_of_one_have_two_digits() -> None:
+    assert [times(ratio) for ratio in (0.704, 1.04, 30)] == ["0.70", "1.0", "30.0"]
+
+
 @pytest.mark.parametrize(
     ("name", "batch", "elbo", "agent"),
     [
@@ -137,7 +141,10 @@ def test_operations_of_published_updates(
 
 @pytest.mark.parametrize("name", CASES[:2])
 @pytest.mark.parametrize("stage", DUELS)
-def test_both_sides_of_every_duel_work(stage: str, name: str) -> None:
+def test_both_sides_of_every_duel_work(
+    stage: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duels, "ROTATED_BYTES", 32 << 20)
     duel = DUELS[stage](load_case(name))
     assert duel.ours() > 0
     assert duel.plain() > 0

@@ -1,4 +1,4 @@
-"""The table of transitions against a hand-made store whose every number says where it lies."""
+"""The table of transitions, as read from a store, against the numbers that were put there."""
 
 from __future__ import annotations
 
@@ -8,68 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numbered_store import TASKS, TRIALS, H, K, L, T, write_store
 
-from datasets.errors import DataError
-from datasets.hyper_state_layout import HyperStateLayout
-from datasets.hyper_states import HyperStateWriter
 from stages.config import OfflineConfig
 from stages.errors import StageError
-from stages.hyper_state_table import HyperStateTable
-
-TASKS, TRIALS, K, H, L = 2, 3, 2, 4, 2
-T = K * H
+from stages.hyper_state_table import HyperStateTable, moments
+from stages.stored_tasks import StoredTasks
 
 
-def write_store(
-    folder: Path,
-    n_actions: int | None = None,
-    belief_rewards: bool = False,
-    outcomes: bool = False,
-    pieces: int = 1,
-) -> None:
-    """Observations (task, trial, episode, time); beliefs count t; terminations where t % 5 == 0.
-
-    Other outcomes stand at odd steps: of reward r with chance 1 / (1 + r), reward -r, belief -b.
-    """
-    layout = HyperStateLayout(
-        TASKS,
-        TRIALS,
-        K,
-        H,
-        4,
-        1,
-        L,
-        n_actions=n_actions,
-        belief_rewards=belief_rewards,
-        outcomes=outcomes,
-        pieces=pieces,
-    )
-    step = np.arange(T).reshape(K, H)
-    with HyperStateWriter(folder / "hyper_states.zarr", layout) as writer:
-        for task in range(TASKS):
-            index = np.stack(np.meshgrid([task], *map(np.arange, (TRIALS, K, H + 1)),
-                                         indexing="ij"), -1)[0]  # fmt: skip
-            number = 100 * task + 10 * np.arange(TRIALS)[:, None, None] + step
-            actions = number % n_actions if n_actions else number / 1000
-            beliefs = 1000 * task + 100 * np.arange(TRIALS)[:, None] + np.arange(T + 1)
-            fields = {
-                "observations": index.astype(np.float32),
-                "actions": actions[..., None].astype(np.int64 if n_actions else np.float32),
-                "rewards": number.astype(np.float32),
-                "terminations": np.broadcast_to(step % 5 == 0, number.shape).copy(),
-                "beliefs": np.repeat(beliefs[..., None], 2 * L, -1).astype(np.float32),
-            }
-            if belief_rewards:
-                fields["belief_rewards"] = -fields["rewards"]
-            if outcomes:
-                odd = np.broadcast_to(step % H % 2 == 1, number.shape)
-                chances, rewards = 1 / (1 + fields["rewards"]), -fields["rewards"]
-                fields["other_chances"] = np.where(odd, chances, 0).astype(np.float32)
-                fields["other_rewards"] = np.where(odd, rewards, 0).astype(np.float32)
-                odd_steps = odd.reshape(TRIALS, T, 1)
-                others = np.where(odd_steps, -fields["beliefs"][:, :-1], 0)
-                fields["other_beliefs"] = others.astype(np.float32)
-            writer.write_task(task, fields)
+def load(folder: Path, config: OfflineConfig) -> HyperStateTable:
+    """All tasks of a store."""
+    tasks = StoredTasks(folder, config)
+    table, task = tasks.room(len(tasks)), tasks.room(1)
+    for index in range(len(tasks)):
+        tasks.read(index, task)
+        table.put(index, task)
+    return table
 
 
 def expected_rows(task: int, trial: int, t: int) -> tuple[list[float], list[float]]:
@@ -91,7 +45,7 @@ def test_every_transition_is_the_definitions(
     beliefs: bool, n_actions: int | None, tmp_path: Path
 ) -> None:
     write_store(tmp_path, n_actions)
-    table = HyperStateTable.load(tmp_path, OfflineConfig(beliefs=beliefs), "cpu")
+    table = load(tmp_path, OfflineConfig(beliefs=beliefs))
     width = 4 + 2 * L if beliefs else 4
     assert table.rows.shape == (TASKS * TRIALS * K * (H + 1), width)
     assert table.steps == T
@@ -122,7 +76,7 @@ def test_every_transition_is_the_definitions(
 
 def test_transitions_are_drawn_uniformly(tmp_path: Path) -> None:
     write_store(tmp_path)
-    table = HyperStateTable.load(tmp_path, OfflineConfig(), "cpu")
+    table = load(tmp_path, OfflineConfig())
     batch = table.sample(48_000, torch.Generator().manual_seed(0))
     _, counts = torch.unique(batch.rewards, return_counts=True)
     assert len(counts) == TASKS * TRIALS * T
@@ -132,25 +86,20 @@ def test_transitions_are_drawn_uniformly(tmp_path: Path) -> None:
 def test_belief_rewards_take_the_place_of_rewards(tmp_path: Path) -> None:
     write_store(tmp_path / "with", belief_rewards=True)
     config = OfflineConfig(use_belief_rewards=True)
-    table = HyperStateTable.load(tmp_path / "with", config, "cpu")
-    own = HyperStateTable.load(tmp_path / "with", OfflineConfig(), "cpu")
+    table = load(tmp_path / "with", config)
+    own = load(tmp_path / "with", OfflineConfig())
     assert torch.equal(table.rewards, -own.rewards)
     write_store(tmp_path / "without")
     with pytest.raises(StageError, match=r"hold no R\+; set relabel.belief_rewards"):
-        HyperStateTable.load(tmp_path / "without", config, "cpu")
+        load(tmp_path / "without", config)
 
 
-def test_more_than_the_budget_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [7, 30, 60])
+def test_moments_are_those_of_all_rows(parts: int, tmp_path: Path) -> None:
     write_store(tmp_path)
-    with pytest.raises(DataError, match="more than budget_bytes = 536"):
-        HyperStateTable.load(tmp_path, OfflineConfig(memory_gb=1e-6), "cpu")
-
-
-def test_moments_are_those_of_all_rows(tmp_path: Path) -> None:
-    write_store(tmp_path)
-    table = HyperStateTable.load(tmp_path, OfflineConfig(), "cpu")
+    table = load(tmp_path, OfflineConfig())
     table.rows[:, 2] = 5.0  # a constant input
-    mean, deviation = table.moments()
+    mean, deviation = moments(table.rows.split(parts))
     rows = table.rows.numpy().astype(np.float64)
     np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-6)
     expected = rows.std(0, ddof=1)
@@ -161,7 +110,7 @@ def test_moments_are_those_of_all_rows(tmp_path: Path) -> None:
 def test_a_piece_ends_with_its_own_last_observation(tmp_path: Path) -> None:
     """Two pieces an episode: only every second end is a reset."""
     write_store(tmp_path, pieces=2)
-    table = HyperStateTable.load(tmp_path, OfflineConfig(), "cpu")
+    table = load(tmp_path, OfflineConfig())
     batch = table.sample(500, torch.Generator().manual_seed(0))
     seen = set()
     for here, after in zip(batch.states[0].tolist(), batch.next_states[0].tolist(), strict=True):
@@ -173,7 +122,7 @@ def test_a_piece_ends_with_its_own_last_observation(tmp_path: Path) -> None:
 
 def test_other_outcomes_stand_beside_their_transitions(tmp_path: Path) -> None:
     write_store(tmp_path, outcomes=True)
-    table = HyperStateTable.load(tmp_path, OfflineConfig(), "cpu")
+    table = load(tmp_path, OfflineConfig())
     batch = table.sample(500, torch.Generator().manual_seed(0))
     assert batch.others is not None
     places, chances, rewards, next_states = batch.others
@@ -186,11 +135,11 @@ def test_other_outcomes_stand_beside_their_transitions(tmp_path: Path) -> None:
     assert torch.equal(next_states[..., :4], observations)
     wanted = -(batch.states[:, places, 4:])
     assert torch.equal(next_states[..., 4:], wanted)
-    blind = HyperStateTable.load(tmp_path, OfflineConfig(beliefs=False), "cpu")
+    blind = load(tmp_path, OfflineConfig(beliefs=False))
     assert blind.sample(5, torch.Generator()).others is None
 
 
 def test_belief_rewards_beside_other_outcomes_are_refused(tmp_path: Path) -> None:
     write_store(tmp_path, belief_rewards=True, outcomes=True)
     with pytest.raises(StageError, match=r"set relabel\.relabelling\.task_averaging to false"):
-        HyperStateTable.load(tmp_path, OfflineConfig(use_belief_rewards=True), "cpu")
+        load(tmp_path, OfflineConfig(use_belief_rewards=True))

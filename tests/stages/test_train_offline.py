@@ -28,6 +28,7 @@ from environments.registry import load_family
 from stages.config import OfflineConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
+from stages.stored_tasks import StoredTasks
 from stages.train_offline import Training, train_offline
 
 Files = dict[str, bytes]
@@ -52,6 +53,12 @@ def corridor(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 def drift(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     """A continuous family."""
     return make_inputs(tmp_path_factory.mktemp("drift"), DRIFT, 5, train=3, test=4)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """Two dozen tasks of a continuous family."""
+    return make_inputs(tmp_path_factory.mktemp("many"), DRIFT, 8, train=24, test=4)
 
 
 def make_config(rule: str = "dqn", learner: dict[str, Any] | None = None, **changes: Any) -> Any:
@@ -311,6 +318,70 @@ def test_the_weights_that_act_are_a_moving_average(
 def test_no_averaging_leaves_fingerprints_alone() -> None:
     assert "weight_averaging" not in make_config().model_dump(mode="json")
     assert make_config(weight_averaging=0.1).model_dump(mode="json")["weight_averaging"] == 0.1
+
+
+# ---------------------------------------------------------------------- tasks that take turns
+
+
+def quarter(inputs: Inputs, **changes: Any) -> OfflineConfig:
+    """A table's memory is a fourth of what all tasks take in it."""
+    config = make_config("td3bc", **{"rotation_updates": 3, **changes})
+    room = StoredTasks(inputs["hyper-states"], config).room(24, "meta")
+    nbytes = sum(tensor.nbytes for tensor in room.tensors)
+    return config.model_copy(update={"memory_gb": nbytes / 4 / 2**30})
+
+
+def test_turns_give_the_same_bytes_and_other_ones_than_all_at_once(
+    many: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = quarter(many)
+    first = run(config, many, tmp_path / "a")
+    assert "of 24 tasks are in memory at a time" in caplog.text
+    assert run(config, many, tmp_path / "b") == first
+    assert run(config, many, tmp_path / "c", seed=4)[FINAL] != first[FINAL]
+    whole = config.model_copy(update={"memory_gb": 1.0})
+    assert run(whole, many, tmp_path / "d")[FINAL] != first[FINAL]
+
+
+@pytest.mark.parametrize("when", [1, 3, 16, 29])
+def test_a_training_killed_between_turns_goes_on_to_the_same_bytes(
+    when: int, many: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quarter(many)
+    straight = run(config, many, tmp_path / "straight")
+    update = Training.update
+
+    class Killed(BaseException):
+        """Stands for a SIGKILL."""
+
+    def dying(training: Training, batch: Any) -> None:
+        if training.step == when:
+            raise Killed
+        update(training, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "update", dying)
+        with pytest.raises(Killed):
+            run(config, many, tmp_path / "killed", checkpoint_seconds=0.0)
+    assert run(config, many, tmp_path / "killed") == straight
+
+
+def test_a_quarter_of_the_memory_learns_alike(many: Inputs, tmp_path: Path) -> None:
+    learner = {"critic_layers": (32,), "actor_layers": (32,), "learning_rate": 3e-3}
+    config = quarter(many, learner=learner, updates=400, log_every=100, rotation_updates=None)
+    config = config.model_copy(update={"batch_size": 64})
+    turns = rows(run(config, many, tmp_path / "turns"), "metrics.csv")
+    whole = config.model_copy(update={"memory_gb": 1.0})
+    once = rows(run(whole, many, tmp_path / "once"), "metrics.csv")
+    assert turns[-1]["critic_loss"] < turns[0]["critic_loss"] / 4
+    assert turns[-1]["critic_loss"] == pytest.approx(once[-1]["critic_loss"], rel=0.5)
+
+
+def test_memory_for_too_few_tasks_is_refused(many: Inputs, tmp_path: Path) -> None:
+    config = make_config("td3bc", memory_gb=1e-6)
+    with pytest.raises(StageError, match=r"memory_gb is 1e-06, too little for 2 of the 24 tasks"):
+        run(config, many, tmp_path)
+    assert not list((tmp_path / "output").iterdir())
 
 
 # ---------------------------------------------------------------------- divergence
