@@ -81,9 +81,10 @@ class HyperStateTable:
         if beliefs and layout.outcomes:
             room = OtherTable(
                 index=torch.empty(transitions, dtype=torch.int64, device=device),
-                chances=torch.empty(slots * others, device=device),
-                rewards=torch.empty(slots * others, device=device),
-                beliefs=torch.empty(slots * others, latent, device=device),
+                # an entry that no transition has is finite all the same: it is drawn at chance 0
+                chances=torch.zeros(slots * others, device=device),
+                rewards=torch.zeros(slots * others, device=device),
+                beliefs=torch.zeros(slots * others, latent, device=device),
             )
         before, after = _places(layout)
         width = layout.observation_dim + (latent if beliefs else 0)
@@ -122,8 +123,16 @@ class HyperStateTable:
             index = self.others.index[slot * each : (slot + 1) * each]
             index += slot * room * (index >= 0)
 
-    def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """`size` transitions drawn uniformly, with a leading agents axis of one."""
+    def sample(
+        self, size: int, generator: torch.Generator, fixed_shapes: bool | None = None
+    ) -> Batch:
+        """`size` transitions drawn uniformly, with a leading agents axis of one.
+
+        With `fixed_shapes`, by default on other devices than CPUs, every transition has another
+        outcome, of chance 0 where there is none: how many there are would have to be waited for.
+        """
+        if fixed_shapes is None:
+            fixed_shapes = self.rows.device.type != "cpu"
         drawn = torch.randint(
             len(self.rewards), (size,), generator=generator, device=self.rewards.device
         )
@@ -140,21 +149,26 @@ class HyperStateTable:
             next_states=next_states[None],
             continues=self.continues.index_select(0, drawn)[None],
             next_actions=self.actions.index_select(0, following)[None],
-            others=self._others(drawn, next_states),
+            others=self._others(drawn, next_states, fixed_shapes),
         )
 
-    def _others(self, drawn: Tensor, next_states: Tensor) -> OtherOutcomes | None:
+    def _others(self, drawn: Tensor, next_states: Tensor, fixed: bool) -> OtherOutcomes | None:
         """Other outcomes of the transitions drawn (B,): same next observation, other belief."""
-        if self.others is None:
+        if self.others is None or not len(self.others.chances):
             return None
         index = self.others.index.index_select(0, drawn)
-        places = (index >= 0).nonzero().squeeze(1)
-        found = index.index_select(0, places)
+        if fixed:
+            places, found = torch.arange(len(drawn), device=drawn.device), index.clamp_min(0)
+            chances = self.others.chances.index_select(0, found) * (index >= 0)
+        else:
+            places = (index >= 0).nonzero().squeeze(1)
+            found = index.index_select(0, places)
+            chances = self.others.chances.index_select(0, found)
         beliefs = self.others.beliefs.index_select(0, found)
         observations = next_states.index_select(0, places)[:, : -beliefs.shape[1]]
         return OtherOutcomes(
             places=places,
-            chances=self.others.chances.index_select(0, found)[None],
+            chances=chances[None],
             rewards=self.others.rewards.index_select(0, found)[None],
             next_states=torch.cat([observations, beliefs], 1)[None],
         )

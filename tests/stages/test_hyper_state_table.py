@@ -10,6 +10,8 @@ import pytest
 import torch
 from numbered_store import TASKS, TRIALS, H, K, L, T, write_store
 
+from algorithms.config import LearnerConfig
+from algorithms.learners import make_learner
 from stages.config import OfflineConfig
 from stages.errors import StageError
 from stages.hyper_state_table import HyperStateTable, moments
@@ -137,6 +139,22 @@ def test_other_outcomes_stand_beside_their_transitions(tmp_path: Path) -> None:
     assert torch.equal(next_states[..., 4:], wanted)
     blind = load(tmp_path, OfflineConfig(beliefs=False))
     assert blind.sample(5, torch.Generator()).others is None
+
+
+def test_fixed_shapes_change_no_target(tmp_path: Path) -> None:
+    write_store(tmp_path, outcomes=True)
+    table = load(tmp_path, OfflineConfig())
+    fixed, free = (
+        table.sample(500, torch.Generator().manual_seed(0), fixed_shapes=way)
+        for way in (True, False)
+    )
+    assert fixed.others is not None
+    assert free.others is not None
+    assert fixed.others.chances.shape == (1, 500)
+    assert 0 < free.others.chances.shape[1] < 500
+    width = free.states.shape[2]
+    learner = make_learner(LearnerConfig(rule="dqn"), width, 1, 5, agents=1, seed=0)
+    torch.testing.assert_close(learner.targets(fixed), learner.targets(free))
 
 
 def test_belief_rewards_beside_other_outcomes_are_refused(tmp_path: Path) -> None:
