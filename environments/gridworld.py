@@ -83,8 +83,10 @@ class Gridworld(ObservableFamily):
 
     def transition(self, observations: Float32, actions: Actions, tasks: Float64) -> Float32:
         """Move by one cell; a move off the grid stays."""
-        moved: Float32 = np.clip(observations + MOVES[actions[..., 0]], 0, SIDE - 1)
-        return moved.astype(np.float32, copy=False)
+        moved: Float32 = observations + MOVES[actions[..., 0]]
+        np.maximum(moved, 0, out=moved)
+        np.minimum(moved, SIDE - 1, out=moved)  # both are quicker than a clip of few numbers
+        return moved
 
     def reward(
         self,

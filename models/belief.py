@@ -14,6 +14,8 @@ from models.inputs import InputEmbedding, action_features
 from models.layers import gru, linear
 from models.recurrence import run_gru
 
+_GRU_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+
 
 class BeliefEncoder(nn.Module):
     """Embeddings of a, s', r (and s), a GRU, linear heads for mean and log-variance (2L)."""
@@ -90,7 +92,7 @@ class BeliefEncoder(nn.Module):
         """
         features = self._embed(action, reward, next_observation, observation)
         # A whole GRU over one step would cost three times as much as the cell.
-        hidden = torch.gru_cell(features, hidden, *self.gru.parameters())
+        hidden = torch.gru_cell(features, hidden, *(getattr(self.gru, n) for n in _GRU_WEIGHTS))
         return self.heads(hidden), hidden
 
     def _embed(

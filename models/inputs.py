@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple, TypeVar, cast
 
 import torch
@@ -27,7 +28,13 @@ def action_features(actions: Tensor, n_actions: int | None, dtype: torch.dtype) 
     """Actions (..., act) as numbers: continuous ones as they are, discrete ones one-hot."""
     if n_actions is None:
         return actions.to(dtype)
-    return torch.eye(n_actions, dtype=dtype, device=actions.device)[actions.squeeze(-1)]
+    return _identity(n_actions, dtype, actions.device)[actions.squeeze(-1)]
+
+
+@cache
+def _identity(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The identity matrix: a row of it is looked up faster than a one-hot row is made."""
+    return torch.eye(size, dtype=dtype, device=device)
 
 
 class InputEmbedding(nn.Module):
