@@ -20,6 +20,8 @@ from algorithms.errors import AlgorithmError
 from datasets.trials import Trials
 from environments.base import TaskFamily
 from models.decoders import CellRewardDecoder
+from models.inputs import Transitions
+from models.online import FoldedEncoder
 from models.vae import Vae
 
 Float32 = NDArray[np.float32]
@@ -173,8 +175,11 @@ class OnlineFilter:
     """The beliefs of n environments that are stepped together; one trial after `reset`."""
 
     def __init__(self, vae: Vae) -> None:
-        """Filters with this model's encoder, on its device."""
+        """Filters with this model's encoder, on its device, with the weights that it has now."""
         self._encoder = vae.encoder
+        weight = vae.encoder.heads.weight
+        folds = weight.device.type == "cpu" and weight.dtype == torch.float32
+        self._folded = FoldedEncoder(vae.encoder) if folds else None
         self._hidden: Tensor | None = None
 
     @torch.no_grad()
@@ -202,9 +207,15 @@ class OnlineFilter:
         if self._hidden is None:
             raise AlgorithmError("call reset(count) before update: a trial begins at the prior")
         device = self._hidden.device
-        step = [
-            part if isinstance(part, Tensor) else torch.as_tensor(part, device=device)
-            for part in (actions, rewards, next_observations, observations)
-        ]
-        belief, self._hidden = self._encoder.step(self._hidden, *step)
+        step = Transitions(
+            *(
+                part if isinstance(part, Tensor) else torch.as_tensor(part, device=device)
+                for part in (observations, actions, rewards, next_observations)
+            )
+        )
+        if self._folded is not None:
+            return self._folded.step(self._hidden, step)
+        belief, self._hidden = self._encoder.step(
+            self._hidden, step.actions, step.rewards, step.next_observations, step.observations
+        )
         return belief

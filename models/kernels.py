@@ -88,6 +88,19 @@ def _copy(source: Any, target: Any) -> None:
 # Loops below touch few arrays each: a compiler vectorises what it can check for overlaps.
 
 
+@njit(fastmath=_FAST, error_model="numpy", inline="always")
+def _cell(x: Any, s: Any, h: Any, candidate: Any) -> None:
+    """A step of one trial from W x + b and s = V h + c; h becomes h', s holds the gates r, u."""
+    width = len(h)
+    x_n, u, v_n = x[2 * width :], s[width:], s[2 * width :]
+    for j in range(2 * width):
+        s[j] = _HALF + _HALF * _tanh(_HALF * (x[j] + s[j]))
+    for j in range(width):
+        candidate[j] = _tanh(x_n[j] + s[j] * v_n[j])
+    for j in range(width):
+        h[j] = candidate[j] + u[j] * (h[j] - candidate[j])
+
+
 @njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
 def _forward(
     first: int,
@@ -114,20 +127,13 @@ def _forward(
                 _copy(bias, summed[row])
             _add_product(summed, hidden, weight, 3 * width)
             for row in range(rows):
-                trial = start + row
-                x, s, h = projected[trial, step], summed[row], hidden[row]
-                x_n, u, v_n = x[2 * width :], s[width:], s[2 * width :]
-                for j in range(2 * width):
-                    s[j] = _HALF + _HALF * _tanh(_HALF * (x[j] + s[j]))
-                for j in range(width):
-                    candidate[j] = _tanh(x_n[j] + s[j] * v_n[j])
-                for j in range(width):
-                    h[j] = candidate[j] + u[j] * (h[j] - candidate[j])
-                _copy(h, states[trial, step + 1])
+                trial, s = start + row, summed[row]
+                _cell(projected[trial, step], s, hidden[row], candidate)
+                _copy(hidden[row], states[trial, step + 1])
                 if keeps:
                     _copy(s[: 2 * width], gates[trial, step])
                     _copy(candidate, candidates[trial, step])
-                    _copy(v_n, products[trial, step])
+                    _copy(s[2 * width :], products[trial, step])
 
 
 @njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
@@ -174,6 +180,62 @@ def _backward(
                 _copy(by_candidate, by_projected[trial, step, 2 * width :])
                 _copy(by_p, by_products[trial, step])
             _add_product(carried, summed, weight, width)
+
+
+@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+def _online(
+    features: Any,
+    widths: Any,
+    embeddings: Any,
+    embedding_biases: Any,
+    weight_in: Any,
+    bias_in: Any,
+    weight: Any,
+    bias: Any,
+    heads: Any,
+    heads_bias: Any,
+    hidden: Any,
+    beliefs: Any,
+) -> None:
+    trials, width = hidden.shape
+    layers = len(widths) - 1
+    inputs = np.zeros((_ROWS, widths.max()), np.float32)
+    embedded = np.zeros((_ROWS, widths.max()), np.float32)
+    before = np.zeros((_ROWS, width), np.float32)
+    candidate = np.empty(width, np.float32)
+    projected = np.empty((_ROWS, 3 * width), np.float32)
+    summed = np.empty((_ROWS, 3 * width), np.float32)
+    read = np.empty((_ROWS, beliefs.shape[1]), np.float32)
+    for start in range(0, trials, _ROWS):
+        rows = min(_ROWS, trials - start)
+        for row in range(rows):
+            _copy(features[start + row], inputs[row, : widths[0]])
+            _copy(hidden[start + row], before[row])
+        weights = biases = 0
+        for layer in range(layers):
+            inner, outer = widths[layer], widths[layer + 1]
+            matrix = embeddings[weights : weights + inner * outer].reshape(inner, outer)
+            for row in range(_ROWS):
+                _copy(embedding_biases[biases : biases + outer], embedded[row, :outer])
+            _add_product(embedded, inputs[:, :inner], matrix, outer)
+            for row in range(_ROWS):
+                line = embedded[row]
+                for j in range(outer):
+                    line[j] = max(line[j], np.float32(0))
+            inputs, embedded = embedded, inputs
+            weights, biases = weights + inner * outer, biases + outer
+        for row in range(_ROWS):
+            _copy(bias_in, projected[row])
+            _copy(bias, summed[row])
+            _copy(heads_bias, read[row])
+        _add_product(projected, inputs[:, : widths[-1]], weight_in, 3 * width)
+        _add_product(summed, before, weight, 3 * width)
+        for row in range(rows):
+            _cell(projected[row], summed[row], before[row], candidate)
+            _copy(before[row], hidden[start + row])
+        _add_product(read, before, heads, beliefs.shape[1])
+        for row in range(rows):
+            _copy(read[row], beliefs[start + row])
 
 
 @njit(fastmath=_FAST, error_model="numpy", inline="always")
@@ -409,6 +471,20 @@ def gru_backward(
     arrays = (by_states, states, gates, candidates, products, weight, by_projected, by_products)
     _spread(_backward, trials, threads, arrays, _ROWS)
     return by_projected, by_products
+
+
+def online_step(weights: Sequence[NDArray[Any]], features: Float32, hidden: Float32) -> Float32:
+    """Beliefs (n, 2L) after one more step of n trials, whose hidden states (n, G) are replaced.
+
+    Args:
+        weights: widths of the embedding's layers, all their matrices (in, out) and biases, each
+            flat; W transposed (E, 3G) and b; V transposed (G, 3G) and c; the heads' (G, 2L), (2L,).
+        features: (n, F), the inputs side by side.
+        hidden: the states before; in place.
+    """
+    beliefs = np.empty((len(features), len(weights[-1])), np.float32)
+    _online(*(features, *weights, hidden, beliefs))
+    return beliefs
 
 
 def pair_losses(
