@@ -31,7 +31,7 @@ from stages.residents import Residents, visits
 from stages.stored_tasks import StoredTasks
 
 TASKS, SLOTS, EVERY = 7, 3, 5
-UPDATES = EVERY * TASKS * 3
+UPDATES = EVERY * TASKS * 2
 GIB = 2**30
 
 
@@ -66,11 +66,20 @@ def contents(table: HyperStateTable, slot: int, slots: int) -> list[Tensor]:
     return parts
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven tasks."""
+    path = tmp_path_factory.mktemp("seven")
+    write_store(path, tasks=TASKS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def doubtful(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredTasks, OfflineConfig]:
     """Seven tasks with other outcomes."""
-    write_store(tmp_path, outcomes=True, tasks=TASKS)
-    return tmp_path
+    path = tmp_path_factory.mktemp("doubtful")
+    write_store(path, outcomes=True, tasks=TASKS)
+    return open_tasks(path)
 
 
 # ---------------------------------------------------------------------- the order of visits
@@ -213,12 +222,9 @@ def test_no_schedule_leaves_fingerprints_alone() -> None:
 @settings(max_examples=30, deadline=None)
 @given(share=st.floats(0.05, 1.2))
 def test_what_is_held_stays_within_the_budget(
-    share: float, tmp_path_factory: pytest.TempPathFactory
+    share: float, doubtful: tuple[StoredTasks, OfflineConfig]
 ) -> None:
-    folder = tmp_path_factory.getbasetemp() / "within"
-    if not folder.exists():
-        write_store(folder, outcomes=True, tasks=TASKS)
-    tasks, config = open_tasks(folder)
+    tasks, config = doubtful
     budget = share * tasks.bytes_held(TASKS)
     config = config.model_copy(update={"memory_gb": budget / GIB})
     rng = np.random.default_rng(0)
@@ -273,10 +279,11 @@ def test_moments_are_those_of_the_whole_store(beliefs: bool, folder: Path) -> No
 # ---------------------------------------------------------------------- what may go wrong
 
 
-def test_a_damaged_task_is_named_where_it_is_waited_for(folder: Path) -> None:
+def test_a_damaged_task_is_named_where_it_is_waited_for(tmp_path: Path) -> None:
+    write_store(tmp_path, tasks=TASKS)
     task = visits_of(SLOTS + 2)[-1]
-    residents = make_residents(folder)
-    chunk = folder / f"hyper_states.zarr/rewards/c.{task}.0.0.0"
+    residents = make_residents(tmp_path)
+    chunk = tmp_path / f"hyper_states.zarr/rewards/c.{task}.0.0.0"
     chunk.write_bytes(bytes(len(chunk.read_bytes())))
     residents.turn_to(EVERY)
     with pytest.raises(DataError, match=f"task {task}: .*damaged"):
@@ -321,6 +328,8 @@ def test_ctrl_c_does_not_wait_for_the_reader(folder: Path, monkeypatch: pytest.M
     stuck = threading.Event()
     monkeypatch.setattr(StoredTasks, "read", slow(StoredTasks.read, stuck.wait))
     residents = make_residents(folder)
+    # background jobs of a shell ignore the signal, and would wait here for ever
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -329,6 +338,7 @@ def test_ctrl_c_does_not_wait_for_the_reader(folder: Path, monkeypatch: pytest.M
         assert readers
         assert all(thread.daemon for thread in readers)
     finally:
+        signal.signal(signal.SIGINT, before)
         stuck.set()
 
 
