@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.kernels import pair_losses
+from models import kernels
 
 PairLikelihood = Literal["bernoulli", "squared-error"]
 
@@ -39,7 +39,7 @@ def pair_loss(
     """
     parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
     differentiable = torch.is_grad_enabled()
-    if latents.device.type == "cpu" and latents.dtype == torch.float32:
+    if kernels.takes(latents):
         compiled: Tensor = _CompiledPairLoss.apply(  # type: ignore[no-untyped-call]
             likelihood == "bernoulli", differentiable, targets, latents, transitions, *parameters
         )
@@ -74,7 +74,7 @@ class _CompiledPairLoss(torch.autograd.Function):
     ) -> Tensor:
         """Sum the loss; keep the gradients of everything differentiable."""
         arrays = [parameter.detach().contiguous().numpy() for parameter in parameters]
-        losses, gradients = pair_losses(
+        losses, gradients = kernels.pair_losses(
             latents.detach().contiguous().numpy(),
             transitions.detach().mT.contiguous().numpy(),
             targets.mT.contiguous().numpy(),

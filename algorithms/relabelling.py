@@ -142,7 +142,6 @@ def _led_by_donors(
     if config.piece_persistence:
         chances = rng.uniform(0, config.piece_persistence, (len(rows), 1))
         begins = rng.random(rows.shape) >= chances
-        begins[:, 0] = True
         since = np.maximum.accumulate(np.where(begins, slots, 0), axis=1)
         rows = np.take_along_axis(rows, since, axis=1)
     episodes = {name: getattr(donors.trials, name)[rows, slots] for name in _RELABELLED}

@@ -184,7 +184,7 @@ def state_relabelling(case: Case) -> Duel:
 
 def offline_update(case: Case) -> Duel:
     """A gradient step of the meta-agent on a draw of hyper-states."""
-    config, spec = case.config.offline, case.family.spec
+    config = case.config.offline
     vae = cases.make_vae(case).requires_grad_(False)
     tasks = _some_tasks(case, _LOGGED_TASKS)
     log = cases.make_log(case, tasks, _LOGGED_TRIALS)
@@ -209,15 +209,13 @@ def offline_update(case: Case) -> Duel:
         offline.update(agent, rng, buffers, drawn)
         return 1
 
-    operations = config.batch_size * floor.agent_update(
-        config.learner, case.state_dim, spec.action_dim, spec.n_actions
-    )
+    operations = _offline_operations(case)
     return Duel("offline RL update", case.name, "update", ours, task_by_task, operations)
 
 
 def rotation(case: Case) -> Duel:
     """The same step on a store that exceeds its memory; the plain side holds all of it."""
-    config, spec = case.config.offline, case.family.spec
+    config = case.config.offline
     folder = tempfile.TemporaryDirectory()
     layout = cases.write_noise(case, Path(folder.name), _ROTATED_TASKS, ROTATED_BYTES)
     updates = layout.trials * layout.steps // config.batch_size  # a turn of the rotation
@@ -241,9 +239,7 @@ def rotation(case: Case) -> Duel:
 
         return work
 
-    operations = config.batch_size * floor.agent_update(
-        config.learner, case.state_dim, spec.action_dim, spec.n_actions
-    )
+    operations = _offline_operations(case)
     return Duel(
         "offline RL, rotating",
         case.name,
@@ -339,3 +335,11 @@ def _some_tasks(case: Case, count: int) -> Float64:
     """`count` distinct tasks, or all where there are fewer."""
     every = case.family.all_tasks()
     return cases.make_tasks(case, count if every is None else min(count, len(every)))
+
+
+def _offline_operations(case: Case) -> int:
+    """Of an update of the meta-agent, for the floor."""
+    config, spec = case.config.offline, case.family.spec
+    return config.batch_size * floor.agent_update(
+        config.learner, case.state_dim, spec.action_dim, spec.n_actions
+    )

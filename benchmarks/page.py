@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.cases import CASES
 from benchmarks.duels import DUELS, TARGETS
 from benchmarks.machine import Machine
+from benchmarks.markdown import markdown_table
 from benchmarks.measure import Measured
 from benchmarks.schedule import schedule_rows, schedule_table
 from benchmarks.startup import startup_table
@@ -61,6 +62,19 @@ _STARTUP = """\
 Seconds of a process from its start to its end, median and largest; the store holds a small run.
 """
 
+_COLUMNS = (
+    "stage",
+    "case",
+    "ours, a second",
+    "ratio",
+    "middle half",
+    "equal",
+    "wanted",
+    "floor",
+    "memory",
+    "plain",
+)
+
 
 def row_of(measured: Measured, stage: str, machine: Machine, command: str) -> Row:
     """What the table and the JSON file say of a duel."""
@@ -94,11 +108,7 @@ def row_of(measured: Measured, stage: str, machine: Machine, command: str) -> Ro
 
 def table(rows: Sequence[Row]) -> str:
     """The rows of duels as Markdown."""
-    lines = [
-        "| stage | case | ours, a second | ratio | middle half | equal | wanted | floor | memory "
-        "| plain |",
-        "|" + "---|" * 10,
-    ]
+    lines = []
     for row in rows:
         lower, upper = row["quartiles"]
         cells = [
@@ -113,8 +123,8 @@ def table(rows: Sequence[Row]) -> str:
             _megabytes(row["peak_memory"]),
             _megabytes(row["plain_peak_memory"]),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(_COLUMNS, lines)
 
 
 def page(document: Document) -> str:

@@ -1,6 +1,6 @@
 """Write docs/results.json and docs/results.md from the complete runs of presets in the store.
 
-    python benchmarks/results.py            # reads ./runs, or OMRL_HOME
+    python -m benchmarks.results  # reads ./runs, or OMRL_HOME
 
 Only runs whose configuration is still what the preset says are counted, so that the command beside
 a number makes that number again. Nothing is trained here: each row's `command` makes its runs.
@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from benchmarks.markdown import markdown_table
 from datasets.files import write_atomically
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
@@ -29,7 +30,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 INTRODUCTION = """\
 # Results
 
-Made by `python benchmarks/results.py` from runs that were made; do not edit by hand. The command
+Made by `python -m benchmarks.results` from runs that were made; do not edit by hand. The command
 beside a row makes its runs again, `omrl scores DOMAIN` prints the same figures from the store.
 
 *Return* is the mean over test tasks and seeds of the reward summed over a trial (K episodes of H
@@ -40,6 +41,20 @@ optimistic figure. *Blind* is an agent trained alike without beliefs, for a shar
 *Oracle* knows the task, *search* is a scripted search that does not. A domain or preset without a
 row has no complete runs yet.
 """
+
+_COLUMNS = (
+    "preset",
+    "seeds",
+    "final",
+    "IQM",
+    "95 % of IQM",
+    "best",
+    "per episode",
+    "success",
+    "blind",
+    "search",
+    "oracle",
+)
 
 
 def is_current(record: RunRecord) -> bool:
@@ -80,11 +95,7 @@ def markdown(rows: Sequence[ScoreRow]) -> str:
 
 
 def _table(rows: Sequence[ScoreRow]) -> str:
-    lines = [
-        "| preset | seeds | final | IQM | 95 % of IQM | best | per episode | success | blind "
-        "| search | oracle |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for row in rows:
         interval, others = row["return_sum"]["ci95"], row["others"]
         cells = (
@@ -99,8 +110,8 @@ def _table(rows: Sequence[ScoreRow]) -> str:
             *(f"{others[name]:.2f}" if name in others else "-" for name in ("blind", "search")),
             f"{row['oracle']:.2f}",
         )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(_COLUMNS, lines)
 
 
 def _details(row: ScoreRow) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.cases import CASES, Case, load_case
+from benchmarks.markdown import markdown_table
 
 TARGETS = {"gridworld": 10.0, "point_robot_sparse": 8.0}
 """How many times as fast as the plain loops a whole run is to be at least."""
@@ -61,20 +62,15 @@ def schedule_rows(duels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def schedule_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown, hours stage by stage."""
     stages = list(work(load_case(CASES[0])))
-    lines = [
-        f"| case | side | {' | '.join(stages)} | all | ratio | wanted |",
-        "|" + "---|" * (len(stages) + 5),
-    ]
+    lines = []
     for row in rows:
         for side, prefix in (("plain", "plain_"), ("ours", "")):
-            each = (_hours(row[f"{prefix}hours_each"][stage]) for stage in stages)
+            each = [_hours(row[f"{prefix}hours_each"][stage]) for stage in stages]
             ratio = f"**{row['ratio']:.1f}**" if side == "ours" else ""
             wanted = f"{row['target']:g}" if side == "ours" and row["target"] else ""
             total = _hours(row[f"{prefix}hours"])
-            lines.append(
-                f"| {row['case']} | {side} | {' | '.join(each)} | {total} | {ratio} | {wanted} |"
-            )
-    return "\n".join(lines) + "\n"
+            lines.append([row["case"], side, *each, total, ratio, wanted])
+    return markdown_table(["case", "side", *stages, "all", "ratio", "wanted"], lines)
 
 
 def _hours(hours: float) -> str:

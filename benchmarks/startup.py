@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import markdown_table
+
 _SETTINGS = (
     "collect.random_trials=2",
     "collect.iterations=1",
@@ -55,11 +57,11 @@ def measure_startup(repeats: int) -> list[dict[str, Any]]:
 
 def startup_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = ["| command | seconds | largest | at most |", "|---|---|---|---|"]
-    for row in rows:
-        cells = (f"{row['seconds']:.2f}", f"{row['largest']:.2f}", f"{row['target']:g}")
-        lines.append(f"| {row['what']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    lines = [
+        (row["what"], f"{row['seconds']:.2f}", f"{row['largest']:.2f}", f"{row['target']:g}")
+        for row in rows
+    ]
+    return markdown_table(("command", "seconds", "largest", "at most"), lines)
 
 
 def _seconds(words: Sequence[str], environment: Mapping[str, str]) -> float:

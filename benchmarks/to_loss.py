@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from algorithms.memory import keep_freed_memory
 from benchmarks import cases
 from benchmarks.cases import CASES, Case
 from benchmarks.duels import vae_update
+from benchmarks.markdown import markdown_table
+from benchmarks.settings import Settings
 from stages.config import VaeConfig
 from stages.train_vae import Training
 from stages.trial_table import TrialTable
@@ -30,6 +31,17 @@ EPOCHS = 20
 TARGETS = dict(zip(CASES, (20.0, 12.0, 25.0), strict=True))
 """How many times as fast as the plain loop we want to be at the level at least."""
 
+_COLUMNS = (
+    "case",
+    "loss",
+    "plain: updates",
+    "seconds",
+    "full estimator, same updates",
+    "ours: updates",
+    "seconds",
+    "ratio",
+    "wanted",
+)
 _TRIALS = {"gridworld": 128, "point_robot_sparse": 64, "cheetah_vel": 40}  # a task
 _TASKS = {"gridworld": 21, "point_robot_sparse": 80, "cheetah_vel": 20}
 _BEST: dict[str, dict[str, Any]] = {
@@ -59,12 +71,11 @@ def race(name: str, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     case = cases.load_case(name)
     plain_seconds = _seconds_of_plain(case)
-    keep_freed_memory()
     config = case.config.vae
     table = _table(case)
     batches = -(-len(table.training[0]) // config.trials_per_task)
     updates = EPOCHS * batches * -(-len(table.tasks) // config.tasks_per_batch)
-    with tempfile.TemporaryDirectory() as folder:
+    with Settings.BEST.applied(), tempfile.TemporaryDirectory() as folder:
         full = _training(case, config, table, updates, Path(folder))
         start = time.perf_counter()
         while not full.finished:
@@ -99,11 +110,7 @@ def race(name: str, threads: int) -> dict[str, Any]:
 
 def loss_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = [
-        "| case | loss | plain: updates | seconds | full estimator, same updates | ours: updates "
-        "| seconds | ratio | wanted |",
-        "|" + "---|" * 9,
-    ]
+    lines = []
     for row in rows:
         ratio = "not reached" if row["ratio"] is None else f"**{row['ratio']:.1f}**"
         cells = (
@@ -117,8 +124,8 @@ def loss_table(rows: Sequence[Mapping[str, Any]]) -> str:
             ratio,
             f"{row['target']:g}",
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(_COLUMNS, lines)
 
 
 def _seconds_of_plain(case: Case) -> float:

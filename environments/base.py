@@ -219,9 +219,7 @@ class TaskFamily(ABC):
 
 def spread(values: NDArray[Scalar], *arrays: NDArray[Any]) -> NDArray[Scalar]:
     """Values broadcast to the common shape of all axes but the last of each array, writeable."""
-    shape = values.shape
-    for array in arrays:
-        if array.shape[:-1] != shape:
-            shape = np.broadcast_shapes(*(array.shape[:-1] for array in arrays))
-            return values if values.shape == shape else np.broadcast_to(values, shape).copy()
+    if any(array.shape[:-1] != values.shape for array in arrays):
+        shape = np.broadcast_shapes(*(array.shape[:-1] for array in arrays))
+        return values if values.shape == shape else np.broadcast_to(values, shape).copy()
     return values

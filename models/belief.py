@@ -14,8 +14,6 @@ from models.inputs import InputEmbedding, action_features
 from models.layers import gru, linear
 from models.recurrence import run_gru
 
-_GRU_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-
 
 class BeliefEncoder(nn.Module):
     """Embeddings of a, s', r (and s), a GRU, linear heads for mean and log-variance (2L)."""
@@ -70,8 +68,8 @@ class BeliefEncoder(nn.Module):
         observations: Tensor | None = None,
     ) -> Tensor:
         """What the beliefs of whole trials are read from, (B, T + 1, G), zero first."""
-        features = self._embed(actions, rewards, next_observations, observations)
-        return run_gru(self.gru, features)
+        inputs = self.inputs(actions, rewards, next_observations, observations)
+        return run_gru(self.gru, self.embedding(inputs))
 
     def initial(self, batch: int) -> tuple[Tensor, Tensor]:
         """The prior (batch, 2L) and the zero hidden state (batch, G)."""
@@ -90,18 +88,25 @@ class BeliefEncoder(nn.Module):
 
         hidden (B, G), action (B, act), reward (B,), next_observation and observation (B, obs).
         """
-        features = self._embed(action, reward, next_observation, observation)
+        features = self.embedding(self.inputs(action, reward, next_observation, observation))
         # A whole GRU over one step would cost three times as much as the cell.
-        hidden = torch.gru_cell(features, hidden, *(getattr(self.gru, n) for n in _GRU_WEIGHTS))
+        hidden = torch.gru_cell(features, hidden, *self.gru.parameters())
         return self.heads(hidden), hidden
 
-    def _embed(
+    def inputs(
         self,
         actions: Tensor,
         rewards: Tensor,
         next_observations: Tensor,
-        observations: Tensor | None,
-    ) -> Tensor:
+        observations: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """What is embedded, (..., width) each, by the names of `embedding`.
+
+        Shapes as for `forward` or `step`.
+
+        Raises:
+            ValueError: there are no observations, and the encoder sees them.
+        """
         if self.sees_observation and observations is None:
             raise ValueError("this encoder sees the observation s: give `observations` as well")
         inputs = {
@@ -111,8 +116,7 @@ class BeliefEncoder(nn.Module):
         }
         if observations is not None:
             inputs["observation"] = observations
-        embedded: Tensor = self.embedding(inputs)
-        return embedded
+        return inputs
 
 
 def _embedding_sizes(

@@ -1,12 +1,19 @@
-r"""The loops of a GRU over sequences, compiled: a few trials at a time, their states in the cache.
+r"""Loops that are compiled for a CPU: what passes over memory would slow down as whole-array calls.
 
-A step multiplies the hidden states of a handful of trials by the recurrent weights. As one product
-a step for all trials, with a pass over memory for every elementwise operation, that is far from
-what a core can do; here four trials go through all their steps on one core, each weight that is
-loaded serves all four, and gates and product are one loop. Trials are independent, so the result
-does not depend on how they are spread over threads.
+*The GRU over sequences.* A step multiplies the hidden states of a handful of trials by the
+recurrent weights. As one product a step for all trials, with a pass over memory for every
+elementwise operation, that is far from what a core can do; here four trials go through all their
+steps on one core, each weight that is loaded serves all four, and gates and product are one loop.
 
-Compiled at first use and kept on disk beside this file, or in the user's cache.
+*The loss of all pairs* of a posterior and a step, with its gradients: a decoder's layers run over a
+few hundred pairs at a time, whose activations stay in the cache from the first layer to the
+gradients of the last.
+
+*The belief's step* while an agent acts: all layers in one call, since ten calls cost more than
+their arithmetic.
+
+Trials are independent, so no result depends on how they are spread over threads. Compiled at first
+use and kept on disk beside this file, or in the user's cache.
 """
 
 from __future__ import annotations
@@ -18,8 +25,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from numba import njit
 from numpy.typing import NDArray
+from torch import Tensor
 
 Float32 = NDArray[np.float32]
 
@@ -29,6 +38,11 @@ _LOOSE = _FAST | {"reassoc"}  # sums in as many parts as a vector has lanes
 _PAIRS = 512  # decoded at once: their activations stay in the cache
 
 _HALF, _ONE = np.float32(0.5), np.float32(1.0)
+
+
+def takes(tensor: Tensor) -> bool:
+    """Whether these loops are for such a tensor: float32 in the memory of a CPU."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 @njit(fastmath=_FAST, error_model="numpy", inline="always")

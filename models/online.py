@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.belief import BeliefEncoder
-from models.inputs import Transitions, action_features
+from models.inputs import Transitions
 from models.kernels import online_step
 
 Float32 = NDArray[np.float32]
@@ -48,12 +48,9 @@ class FoldedEncoder:
 
     def step(self, hidden: Tensor, step: Transitions) -> Tensor:
         """Beliefs (n, 2L) after one more step of n trials; hidden (n, G) is replaced in place."""
-        inputs = {
-            "action": action_features(step.actions, self._encoder.n_actions, torch.float32),
-            "observation": step.observations,
-            "next_observation": step.next_observations,
-            "reward": step.rewards[:, None],
-        }
+        inputs = self._encoder.inputs(
+            step.actions, step.rewards, step.next_observations, step.observations
+        )
         features = torch.cat([inputs[name] for name in self._encoder.embedding.layers], 1)
         return torch.from_numpy(online_step(self._weights, features.numpy(), hidden.numpy()))
 

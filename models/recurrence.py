@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.kernels import gru_backward, gru_forward
+from models import kernels
 
 
 def run_gru(gru: nn.GRU, inputs: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def run_gru(gru: nn.GRU, inputs: Tensor) -> Tensor:
 
     On other devices than CPUs this is torch's own GRU, which is one kernel there.
     """
-    if inputs.device.type != "cpu" or inputs.dtype != torch.float32:
+    if not kernels.takes(inputs):
         hidden: Tensor = gru(inputs)[0]
         return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
     weight_in, weight, bias_in, bias = gru.parameters()
@@ -44,7 +44,7 @@ class _Recurrence(torch.autograd.Function):
         ctx: Any, projected: Tensor, weight: Tensor, bias: Tensor, differentiable: bool
     ) -> Tensor:
         """Keeps what the gradient needs where one may be asked for."""
-        states, *kept = gru_forward(
+        states, *kept = kernels.gru_forward(
             projected.detach().contiguous().numpy(),
             weight.detach().t().contiguous().numpy(),
             bias.detach().numpy(),
@@ -60,7 +60,7 @@ class _Recurrence(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of inputs, weights and biases."""
         states, gates, candidates, products, weight = ctx.saved_tensors
-        by_projected, by_products = gru_backward(
+        by_projected, by_products = kernels.gru_backward(
             outputs[0].contiguous().numpy(),
             states.numpy(),
             gates.numpy(),

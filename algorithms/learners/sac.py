@@ -127,8 +127,8 @@ class SAC(Learner):
     @torch.no_grad()
     def act(self, states: Tensor, deterministic: bool) -> Tensor:
         """tanh of the mean, or a draw if exploring: (A, n, action_dim) in [-1, 1]."""
-        outputs = self.actor(self.normalised(states))
+        normalised = self.normalised(states)
         if deterministic:
-            return torch.tanh(outputs[..., : self.sizes.action_dim])
-        policy = gaussian(outputs)
+            return torch.tanh(self.actor(normalised)[..., : self.sizes.action_dim])
+        policy = self.policy(normalised)
         return sample(policy, self.noise(*policy.mean.shape))[0]
