@@ -19,9 +19,9 @@ from algorithms.elbo_batch import ElboBatch, make_batch, to_transitions
 from algorithms.errors import AlgorithmError
 from datasets.trials import Trials
 from environments.base import TaskFamily
-from models import kernels
 from models.decoders import CellRewardDecoder
 from models.inputs import Transitions
+from models.kernels.parts import takes
 from models.online import FoldedEncoder
 from models.vae import Vae
 
@@ -178,7 +178,7 @@ class OnlineFilter:
     def __init__(self, vae: Vae) -> None:
         """Filters with this model's encoder, on its device, with the weights that it has now."""
         self._encoder = vae.encoder
-        folds = kernels.takes(vae.encoder.heads.weight)
+        folds = takes(vae.encoder.heads.weight)
         self._folded = FoldedEncoder(vae.encoder) if folds else None
         self._hidden: Tensor | None = None
 

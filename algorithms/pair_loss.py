@@ -5,8 +5,8 @@ of B trials. The decoder's first layer is split, so f starts at $\mathrm{relu}(p
 with p and q already projected. Autograd over all pairs at once would hold every activation of
 B P S pairs (gigabytes); here each block of pairs is decoded, differentiated by hand and forgotten,
 so memory is bounded and only the small gradients of p, q and the layers are kept. On a CPU that
-is compiled loops over a few hundred pairs at a time, which stay in the cache (`models.kernels`);
-elsewhere it is matrix products over `block_pairs` of them.
+is compiled loops (`models.kernels.belief`) over a few hundred pairs at a time, which stay in the
+cache; elsewhere it is matrix products over `block_pairs` of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models import kernels
+from models.kernels.belief import pair_losses
+from models.kernels.parts import takes
 
 PairLikelihood = Literal["bernoulli", "squared-error"]
 
@@ -39,7 +40,7 @@ def pair_loss(
     """
     parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
     differentiable = torch.is_grad_enabled()
-    if kernels.takes(latents):
+    if takes(latents):
         compiled: Tensor = _CompiledPairLoss.apply(  # type: ignore[no-untyped-call]
             likelihood == "bernoulli", differentiable, targets, latents, transitions, *parameters
         )
@@ -60,7 +61,7 @@ def blocks(trials: int, posteriors: int, steps: int, pairs: int) -> Iterator[tup
 
 
 class _CompiledPairLoss(torch.autograd.Function):
-    """The loops of `models.kernels`, which give the gradients along with the loss."""
+    """The loops of `models.kernels.belief`, which give the gradients along with the loss."""
 
     @staticmethod
     def forward(
@@ -74,7 +75,7 @@ class _CompiledPairLoss(torch.autograd.Function):
     ) -> Tensor:
         """Sum the loss; keep the gradients of everything differentiable."""
         arrays = [parameter.detach().contiguous().numpy() for parameter in parameters]
-        losses, gradients = kernels.pair_losses(
+        losses, gradients = pair_losses(
             latents.detach().contiguous().numpy(),
             transitions.detach().mT.contiguous().numpy(),
             targets.mT.contiguous().numpy(),
@@ -82,7 +83,6 @@ class _CompiledPairLoss(torch.autograd.Function):
             arrays[1::2],
             bernoulli,
             differentiable,
-            torch.get_num_threads(),
         )
         if differentiable:
             by_latents, by_transitions, *others = map(torch.from_numpy, gradients)

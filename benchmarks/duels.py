@@ -32,6 +32,7 @@ from benchmarks.reference.simulators import make_simulator
 from benchmarks.settings import Settings
 from datasets.trials import Trials
 from environments.base import Float64
+from models.kernels.parts import torch_resting
 from stages.residents import Residents
 from stages.stored_tasks import StoredTasks
 
@@ -84,6 +85,7 @@ def collection(case: Case) -> Duel:
         field[:] = array.reshape(field.shape)
     rng = np.random.default_rng(0)
 
+    @torch_resting()
     def ours() -> float:
         learner.update(log.sample(config.batch_size, draws))
         return len(tasks)
@@ -201,6 +203,7 @@ def offline_update(case: Case) -> Duel:
     agent, rng = plain_agent(learner), np.random.default_rng(0)
     drawn = offline.draw_tasks(rng, buffers)
 
+    @torch_resting()
     def ours() -> float:
         learner.update(residents.table.sample(config.batch_size, draws))
         return 1
@@ -230,6 +233,7 @@ def rotation(case: Case) -> Duel:
             rng = np.random.default_rng(0)
             return Residents(tasks, limited, rng, "cpu"), cases.make_learner(case, "offline")
 
+        @torch_resting()
         def work() -> float:
             residents, learner = prepared()
             for _ in range(updates):

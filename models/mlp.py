@@ -4,10 +4,10 @@ A member is a network of its own: the agents of many tasks, trained side by side
 critics of each of them are members of one `EnsembleMLP`, so that a layer of all of them is one
 matrix product. Members never mix: output i depends on parameters and input i alone.
 
-The backward pass is written out, for speed on CPUs. Activations lie feature-major, (members,
-features, batch): BLAS is up to eight times slower where the narrow side of a product, such as a
-critic's single output, is the contiguous one. The gate of the rectifier works in place, because
-the page faults of a fresh buffer cost more than the arithmetic.
+On a CPU the layers are compiled loops over blocks of the batch (`models.kernels.perceptron`).
+Elsewhere, and in other precision, they are whole-array calls with the backward pass written out:
+activations lie feature-major, (members, features, batch), since products are slow where their
+narrow side, such as a critic's single output, is the contiguous one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import layer_norm
+
+from models.kernels.parts import takes
+from models.kernels.perceptron import differentiate, evaluate
 
 
 class EnsembleMLP(nn.Module):
@@ -96,6 +99,11 @@ class EnsembleMLP(nn.Module):
         if first is not None:
             parameters = [parameter[:first] for parameter in parameters]
         members, groups = parameters[0].shape[0], inputs.shape[0]
+        if takes(inputs):
+            compiled: Tensor = _CompiledPerceptron.apply(  # type: ignore[no-untyped-call]
+                self.layer_norm, torch.is_grad_enabled(), inputs, *parameters
+            )
+            return compiled
         if groups != members:
             copies = inputs.expand(members // groups, *inputs.shape)
             inputs = copies.reshape(members, *inputs.shape[1:])
@@ -137,6 +145,51 @@ def _affine(bias: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
     if weight.shape[0] > 1:
         return torch.baddbmm(bias, weight, inputs)
     return torch.addmm(bias[0], weight[0], inputs[0])[None]
+
+
+class _CompiledPerceptron(torch.autograd.Function):
+    """All layers as compiled loops."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, normalise: bool, differentiable: bool, inputs: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        """(groups, batch, inputs) to (members, batch, outputs), weights then biases given."""
+        layers = len(parameters) // 2
+        arrays = [parameter.detach().numpy() for parameter in parameters]
+        inputs = inputs.detach().contiguous()
+        results, norms = evaluate(
+            inputs.numpy(), arrays[:layers], arrays[layers:], differentiable, normalise
+        )
+        outputs = [torch.from_numpy(result) for result in results]
+        if differentiable:
+            ctx.norms = norms
+            ctx.save_for_backward(inputs, *parameters[:layers], *outputs)
+        return outputs[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of inputs, weights and biases, those not needed left out."""
+        inputs, *rest = (tensor.detach().numpy() for tensor in ctx.saved_tensors)
+        layers = len(rest) // 2
+        wants_inputs, wants_parameters = ctx.needs_input_grad[2:4]
+        by_inputs, *by_parameters = differentiate(
+            inputs,
+            rest[:layers],
+            rest[layers:],
+            ctx.norms,
+            gradient.contiguous().numpy(),
+            wants_inputs,
+            wants_parameters,
+        )
+        by_input = None
+        if by_inputs is not None:
+            copies = by_inputs.reshape(-1, *inputs.shape)  # of the inputs that members share
+            by_input = torch.from_numpy(copies[0] if len(copies) == 1 else copies.sum(0))
+        flat = [torch.from_numpy(array) for group in by_parameters for array in group]
+        unwanted: list[Tensor | None] = [None] * (2 * layers)
+        return None, None, by_input, *(flat or unwanted)
 
 
 class _Perceptron(torch.autograd.Function):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.belief import BeliefEncoder
 from models.inputs import Transitions
-from models.kernels import online_step
+from models.kernels.belief import online_step
 
 Float32 = NDArray[np.float32]
 

@@ -6,7 +6,7 @@ $h' = (1 - u) n + u h$.
 
 What does not depend on the recursion is done for all steps at once: the inputs' products before it,
 and after it the products that give the gradients of weights and inputs. The recursions themselves
-are compiled loops (`models.kernels`).
+are compiled loops (`models.kernels.belief`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import kernels
+from models.kernels.belief import gru_backward, gru_forward
+from models.kernels.parts import takes
 
 
 def run_gru(gru: nn.GRU, inputs: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ def run_gru(gru: nn.GRU, inputs: Tensor) -> Tensor:
 
     On other devices than CPUs this is torch's own GRU, which is one kernel there.
     """
-    if not kernels.takes(inputs):
+    if not takes(inputs):
         hidden: Tensor = gru(inputs)[0]
         return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
     weight_in, weight, bias_in, bias = gru.parameters()
@@ -44,12 +45,11 @@ class _Recurrence(torch.autograd.Function):
         ctx: Any, projected: Tensor, weight: Tensor, bias: Tensor, differentiable: bool
     ) -> Tensor:
         """Keeps what the gradient needs where one may be asked for."""
-        states, *kept = kernels.gru_forward(
+        states, *kept = gru_forward(
             projected.detach().contiguous().numpy(),
             weight.detach().t().contiguous().numpy(),
             bias.detach().numpy(),
             differentiable,
-            torch.get_num_threads(),
         )
         result = torch.from_numpy(states)
         if differentiable:
@@ -60,14 +60,13 @@ class _Recurrence(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of inputs, weights and biases."""
         states, gates, candidates, products, weight = ctx.saved_tensors
-        by_projected, by_products = kernels.gru_backward(
+        by_projected, by_products = gru_backward(
             outputs[0].contiguous().numpy(),
             states.numpy(),
             gates.numpy(),
             candidates.numpy(),
             products.numpy(),
             weight.detach().numpy(),
-            torch.get_num_threads(),
         )
         width = weight.shape[1]
         by_inputs = torch.from_numpy(by_projected)

@@ -37,6 +37,7 @@ from algorithms.vae_files import load_vae
 from datasets.checkpoints import CheckpointFile
 from datasets.files import fail_point, read_json
 from environments.registry import load_family
+from models.kernels.parts import torch_resting
 from stages.config import OfflineConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
@@ -299,6 +300,7 @@ def _train(
     with (
         scalar_writer(context.logs) as write,
         context.progress(config.updates, label, "update", training.step) as bar,
+        torch_resting(),
     ):
         while not training.finished:
             residents.turn_to(training.step)

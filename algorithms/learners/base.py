@@ -78,7 +78,7 @@ class Learner(nn.Module, ABC):
         self.config = config
         self.sizes = sizes
         self.device = torch.device(device)
-        self.updates = 0  # number of calls of update()
+        self.updates = 0  # calls of `update`
         # Weights are drawn on the CPU, so they are the same on every device.
         self._initial = torch.Generator().manual_seed(seed)
         noise_seed = int(torch.randint(2**62, (), generator=self._initial))
@@ -91,9 +91,6 @@ class Learner(nn.Module, ABC):
         self.register_buffer("input_scale", torch.ones(shape, device=self.device))
         self._normalises = False
 
-    # ------------------------------------------------------------------ what a rule defines
-
-    @abstractmethod
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One gradient step of every agent.
 
@@ -101,6 +98,14 @@ class Learner(nn.Module, ABC):
             detached metrics, (A,) each, on the device. Names that end in `loss` are the losses;
             one of them is NaN or infinite when the agent has diverged.
         """
+        self.updates += 1
+        return self.learn(batch)
+
+    # ------------------------------------------------------------------ what a rule defines
+
+    @abstractmethod
+    def learn(self, batch: Batch) -> dict[str, Tensor]:
+        """What `update` does and returns; `updates` counts this one already."""
 
     @abstractmethod
     def next_values(self, batch: Batch) -> Tensor:

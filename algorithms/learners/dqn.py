@@ -42,12 +42,11 @@ class DQN(Learner):
         self.target_critic = self.target_of(self.critic)
         self._optimiser = self.optimiser("critic", self.critic.parameters(), config.learning_rate)
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def learn(self, batch: Batch) -> dict[str, Tensor]:
         """One step on the losses; metrics `loss` and `q`."""
         losses, metrics = self.losses(batch, self.targets(batch))
         self._optimiser.step(losses)
         self.track()
-        self.updates += 1
         return {"loss": losses.detach()} | metrics
 
     def losses(self, batch: Batch, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

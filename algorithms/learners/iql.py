@@ -65,7 +65,7 @@ class IQL(Learner):
             "actor", [*self.actor.parameters(), self.log_std], config.actor_learning_rate
         )
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def learn(self, batch: Batch) -> dict[str, Tensor]:
         """One step of value, critics and actor; metrics `value_loss`, `critic_loss`, ..."""
         states = self.normalised(batch.states)
         targets = self.targets(batch)
@@ -78,7 +78,6 @@ class IQL(Learner):
         actor_losses = self.actor_losses(states, batch.actions, advantages.detach())
         self._actor_optimiser.step(actor_losses)
         self.track()
-        self.updates += 1
         return {
             "value_loss": value_losses.detach(),
             "critic_loss": critic_losses.detach(),

@@ -63,13 +63,12 @@ class SAC(Learner):
                 "temperature", [self.log_temperature], actor_rate
             )
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def learn(self, batch: Batch) -> dict[str, Tensor]:
         """One step of critics, actor and temperature; metrics `critic_loss`, `actor_loss`, ..."""
         states = self.normalised(batch.states)
         metrics = self._update_critic(states, batch)
         metrics |= self._update_actor(states)
         self.track()
-        self.updates += 1
         return metrics
 
     def policy(self, states: Tensor) -> Gaussian:

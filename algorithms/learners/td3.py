@@ -64,14 +64,13 @@ class TD3(Learner):
         """p of every transition, (A, B), given the smoothed target actions (A, B, act)."""
         return 0.0
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def learn(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the critics, and in its turn of the actor; `critic_loss`, `actor_loss`."""
         states = self.normalised(batch.states)
         targets = self.targets(batch)
         values = twin_values(self.critic, states, batch.actions)
         losses = (values - targets).square().mean(2).sum(0)
         self._critic_optimiser.step(losses)
-        self.updates += 1
         if self.updates % self.config.policy_delay == 0:
             actor_losses = self.actor_losses(states, batch.actions)
             self._actor_optimiser.step(actor_losses)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from algorithms.pair_loss import PairLikelihood, pair_loss
-from models.kernels import pair_losses
+from models.kernels.belief import pair_losses
 from models.layers import linear
 
 
@@ -92,7 +93,7 @@ def test_sure_predictions_neither_overflow_nor_vanish() -> None:
         assert found.item() == pytest.approx(wanted, abs=1.0)
 
 
-def test_same_bytes_on_any_number_of_threads() -> None:
+def test_same_bytes_on_any_number_of_threads(with_threads: Callable[[int], None]) -> None:
     draw = torch.Generator().manual_seed(1)
     p, q, y = (torch.randn(5, *shape, generator=draw) for shape in ((6, 8), (8, 7), (1, 7)))
     layers = network(8, 4, 1)
@@ -100,8 +101,9 @@ def test_same_bytes_on_any_number_of_threads() -> None:
     biases = [layer.bias.detach().numpy() for layer in layers]
     results = set()
     for threads in (1, 2, 3, 16):
+        with_threads(threads)
         losses, gradients = pair_losses(
-            p.numpy(), q.numpy(), y.numpy(), matrices, biases, False, True, threads
+            p.numpy(), q.numpy(), y.numpy(), matrices, biases, False, True
         )
         results.add(losses.tobytes() + b"".join(array.tobytes() for array in gradients))
     assert len(results) == 1

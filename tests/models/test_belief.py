@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from models.belief import BeliefEncoder
 from models.config import EncoderConfig
-from models.kernels import gru_backward, gru_forward
+from models.kernels.belief import gru_backward, gru_forward
 from models.layers import gru
 from models.recurrence import run_gru
 
@@ -121,7 +123,9 @@ def test_saturated_gates_are_exact() -> None:
     assert found.abs().max() <= 1
 
 
-def test_recurrence_has_the_same_bytes_on_any_number_of_threads() -> None:
+def test_recurrence_has_the_same_bytes_on_any_number_of_threads(
+    with_threads: Callable[[int], None],
+) -> None:
     draw = np.random.default_rng(0)
     projected = draw.standard_normal((11, T, 24)).astype(np.float32)
     weight = draw.standard_normal((8, 24)).astype(np.float32)
@@ -129,8 +133,9 @@ def test_recurrence_has_the_same_bytes_on_any_number_of_threads() -> None:
     by_states = draw.standard_normal((11, T + 1, 8)).astype(np.float32)
     results = []
     for threads in (1, 2, 3, 16):
-        kept = gru_forward(projected, weight, bias, True, threads)
-        backward = gru_backward(by_states, *kept, np.ascontiguousarray(weight.T), threads)
+        with_threads(threads)
+        kept = gru_forward(projected, weight, bias, True)
+        backward = gru_backward(by_states, *kept, np.ascontiguousarray(weight.T))
         results.append(b"".join(array.tobytes() for array in (*kept, *backward)))
     assert len(set(results)) == 1
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from models.kernels.parts import torch_resting
 from models.mlp import EnsembleMLP
 
 SIZES = [(3, 5), (4, 6, 1), (2, 7, 6, 3), (1, 8, 8, 8, 2)]
@@ -127,3 +131,81 @@ def test_nan_inputs_surface() -> None:
 def test_senseless_sizes_are_refused(members: int, sizes: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="at least one member and at least two positive sizes"):
         EnsembleMLP(members, sizes, torch.Generator())
+
+
+WIDE = [(3, 4), (6, 17, 1), (2, 12, 9, 11), (5, 10, 10, 10, 3)]
+
+
+def compiled(
+    sizes: tuple[int, ...], batch: int, *, layer_norm: bool = False, groups: int = 2
+) -> tuple[EnsembleMLP, Tensor, Tensor]:
+    """Four members in float32, inputs of their groups, and a gradient of the outputs."""
+    network = make(4, sizes, layer_norm=layer_norm).float()
+    inputs = random(groups, batch, sizes[0]).float().requires_grad_()
+    return network, inputs, random(4, batch, sizes[-1], seed=3).float()
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("batch", [1, 7, 512, 1100])
+@pytest.mark.parametrize("sizes", WIDE, ids=str)
+def test_compiled_layers_agree_with_double_precision(
+    sizes: tuple[int, ...], batch: int, layer_norm: bool
+) -> None:
+    network, inputs, upstream = compiled(sizes, batch, layer_norm=layer_norm)
+    precise, exact = copy.deepcopy(network).double(), inputs.detach().double().requires_grad_()
+    outputs, expected = network(inputs), precise(exact)
+    torch.testing.assert_close(outputs.double(), expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(network(inputs), outputs)
+    gradients = torch.autograd.grad(outputs, [inputs, *network.parameters()], upstream)
+    wanted = torch.autograd.grad(expected, [exact, *precise.parameters()], upstream.double())
+    for gradient, reference in zip(gradients, wanted, strict=True):
+        largest = float(reference.abs().max())  # a unit at zero may fall on either side
+        torch.testing.assert_close(gradient.double(), reference, rtol=1e-3, atol=1e-3 * largest)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_compiled_layers_skip_rows_without_gradient(layer_norm: bool) -> None:
+    network, inputs, upstream = compiled((5, 12, 12, 2), 700, layer_norm=layer_norm, groups=4)
+    upstream[:, ::3] = 0
+    upstream[1] = 0
+    (wanted,) = torch.autograd.grad(network(inputs), inputs, upstream)
+    (found,) = torch.autograd.grad(network(inputs, frozen=True), inputs, upstream)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert not found[:, ::3].any()
+    assert not found[1].any()
+    assert found[0, 1::3].any()
+
+
+def test_compiled_layers_give_the_same_bytes_on_any_number_of_threads(
+    with_threads: Callable[[int], None],
+) -> None:
+    network, inputs, upstream = compiled((6, 40, 40, 2), 1300)
+    results = set()
+    for threads in (1, 2, 3, 16):
+        with_threads(threads)
+        outputs = network(inputs)
+        gradients = torch.autograd.grad(outputs, [inputs, *network.parameters()], upstream)
+        results.add(b"".join(tensor.detach().numpy().tobytes() for tensor in (outputs, *gradients)))
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_compiled_layers_let_nan_surface(layer_norm: bool) -> None:
+    network, inputs, _ = compiled((3, 20, 20, 1), 600, layer_norm=layer_norm)
+    with torch.no_grad():
+        inputs[0, 550, 1] = torch.nan
+    missing = network(inputs).detach().isnan().squeeze(2)
+    assert missing[::2, 550].all()
+    assert missing.sum() == 2  # members 0 and 2 read the first group
+
+
+def test_torch_rests_on_one_thread_and_has_its_own_again(
+    with_threads: Callable[[int], None],
+) -> None:
+    with_threads(3)
+    with torch_resting():
+        assert torch.get_num_threads() == 1
+        with torch_resting():
+            assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
