@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import layer_norm
 
-from models.kernels.parts import takes
+from models.kernels.parts import Float32, takes
 from models.kernels.perceptron import differentiate, evaluate
 
 
@@ -100,8 +100,12 @@ class EnsembleMLP(nn.Module):
             parameters = [parameter[:first] for parameter in parameters]
         members, groups = parameters[0].shape[0], inputs.shape[0]
         if takes(inputs):
+            if not torch.is_grad_enabled():
+                return torch.from_numpy(
+                    _compiled(inputs, parameters, False, self.layer_norm)[0][-1]
+                )
             compiled: Tensor = _CompiledPerceptron.apply(  # type: ignore[no-untyped-call]
-                self.layer_norm, torch.is_grad_enabled(), inputs, *parameters
+                self.layer_norm, inputs, *parameters
             )
             return compiled
         if groups != members:
@@ -147,33 +151,34 @@ def _affine(bias: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
     return torch.addmm(bias[0], weight[0], inputs[0])[None]
 
 
+def _compiled(
+    inputs: Tensor, parameters: Sequence[Tensor], keep: bool, normalise: bool
+) -> tuple[list[Float32], Float32]:
+    """What `evaluate` returns for weights, then biases, as tensors."""
+    layers = len(parameters) // 2
+    arrays = [parameter.detach().numpy() for parameter in parameters]
+    there = inputs.detach().contiguous().numpy()
+    return evaluate(there, arrays[:layers], arrays[layers:], keep, normalise)
+
+
 class _CompiledPerceptron(torch.autograd.Function):
     """All layers as compiled loops."""
 
     @staticmethod
-    def forward(
-        ctx: Any, normalise: bool, differentiable: bool, inputs: Tensor, *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, normalise: bool, inputs: Tensor, *parameters: Tensor) -> Tensor:
         """(groups, batch, inputs) to (members, batch, outputs), weights then biases given."""
-        layers = len(parameters) // 2
-        arrays = [parameter.detach().numpy() for parameter in parameters]
-        inputs = inputs.detach().contiguous()
-        results, norms = evaluate(
-            inputs.numpy(), arrays[:layers], arrays[layers:], differentiable, normalise
-        )
+        results, ctx.norms = _compiled(inputs, parameters, True, normalise)
         outputs = [torch.from_numpy(result) for result in results]
-        if differentiable:
-            ctx.norms = norms
-            ctx.save_for_backward(inputs, *parameters[:layers], *outputs)
+        ctx.save_for_backward(inputs, *parameters[: len(parameters) // 2], *outputs)
         return outputs[-1]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of inputs, weights and biases, those not needed left out."""
-        inputs, *rest = (tensor.detach().numpy() for tensor in ctx.saved_tensors)
+        inputs, *rest = (tensor.detach().contiguous().numpy() for tensor in ctx.saved_tensors)
         layers = len(rest) // 2
-        wants_inputs, wants_parameters = ctx.needs_input_grad[2:4]
+        wants_inputs, wants_parameters = ctx.needs_input_grad[1:3]
         by_inputs, *by_parameters = differentiate(
             inputs,
             rest[:layers],
@@ -189,7 +194,7 @@ class _CompiledPerceptron(torch.autograd.Function):
             by_input = torch.from_numpy(copies[0] if len(copies) == 1 else copies.sum(0))
         flat = [torch.from_numpy(array) for group in by_parameters for array in group]
         unwanted: list[Tensor | None] = [None] * (2 * layers)
-        return None, None, by_input, *(flat or unwanted)
+        return None, by_input, *(flat or unwanted)
 
 
 class _Perceptron(torch.autograd.Function):
