@@ -20,9 +20,8 @@ from algorithms.errors import AlgorithmError
 from datasets.trials import Trials
 from environments.base import TaskFamily
 from models.decoders import CellRewardDecoder
+from models.filters import make_filter
 from models.inputs import Transitions
-from models.kernels.parts import takes
-from models.online import FoldedEncoder
 from models.vae import Vae
 
 Float32 = NDArray[np.float32]
@@ -31,11 +30,12 @@ Float32 = NDArray[np.float32]
 @torch.no_grad()
 def encode_trials(vae: Vae, trials: Trials, block_trials: int) -> Float32:
     """Beliefs b_0 .. b_T of N trials, (N, T + 1, 2L); `block_trials` of them in memory at once."""
-    device = vae.encoder.heads.weight.device
+    device, belief_filter = vae.encoder.heads.weight.device, make_filter(vae.encoder)
     beliefs = np.empty((trials.count, trials.steps + 1, vae.encoder.belief_dim), np.float32)
     for start in range(0, trials.count, block_trials):
         block = slice(start, start + block_trials)
-        beliefs[block] = vae.encode(to_transitions(trials.select(block), device)).cpu().numpy()
+        encoded, _ = belief_filter.encode(to_transitions(trials.select(block), device))
+        beliefs[block] = encoded.cpu().numpy()
     return beliefs
 
 
@@ -75,7 +75,7 @@ def encode_outcomes(
             "another"
         )
     encoder = vae.encoder
-    device = encoder.heads.weight.device
+    device, belief_filter = encoder.heads.weight.device, make_filter(encoder)
     both = sum(family.spec.binary_reward)  # less one of the two rewards, this is the other
     beliefs = np.empty((trials.count, trials.steps + 1, encoder.belief_dim), np.float32)
     chances = np.empty(trials.rewards.shape, np.float32)
@@ -86,19 +86,13 @@ def encode_outcomes(
         chance = other_chances(agreement(own_steps(part), own[block], family, tasks))
         chances[block] = chance.reshape(part.rewards.shape)
         steps = to_transitions(part, device)
-        hidden = encoder.hidden_states(
-            steps.actions, steps.rewards, steps.next_observations, steps.observations
-        )
-        beliefs[block] = encoder.heads(hidden).cpu().numpy()
+        encoded, hidden = belief_filter.encode(steps)
+        beliefs[block] = encoded.cpu().numpy()
         in_doubt = chance > 0
         doubt = torch.from_numpy(in_doubt).to(device)
-        after, _ = encoder.step(
-            hidden[:, :-1][doubt],
-            steps.actions[doubt],
-            both - steps.rewards[doubt],
-            steps.next_observations[doubt],
-            steps.observations[doubt],
-        )
+        others = Transitions(*(part[doubt] for part in steps))
+        others = others._replace(rewards=both - others.rewards)
+        after = belief_filter.step(hidden[doubt], others)
         other_beliefs[block][in_doubt] = after.cpu().numpy()
     other_rewards = np.where(chances > 0, both - trials.rewards, 0.0).astype(np.float32)
     return Outcomes(beliefs, chances, other_rewards, other_beliefs)
@@ -178,8 +172,7 @@ class OnlineFilter:
     def __init__(self, vae: Vae) -> None:
         """Filters with this model's encoder, on its device, with the weights that it has now."""
         self._encoder = vae.encoder
-        folds = takes(vae.encoder.heads.weight)
-        self._folded = FoldedEncoder(vae.encoder) if folds else None
+        self._filter = make_filter(vae.encoder)
         self._hidden: Tensor | None = None
 
     @torch.no_grad()
@@ -213,9 +206,4 @@ class OnlineFilter:
                 for part in (observations, actions, rewards, next_observations)
             )
         )
-        if self._folded is not None:
-            return self._folded.step(self._hidden, step)
-        belief, self._hidden = self._encoder.step(
-            self._hidden, step.actions, step.rewards, step.next_observations, step.observations
-        )
-        return belief
+        return self._filter.step(self._hidden, step)

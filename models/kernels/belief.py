@@ -1,4 +1,4 @@
-"""The loops of beliefs: a GRU over sequences, the loss of all pairs, the step while an agent acts.
+"""The loops of beliefs: a GRU over sequences, the loss of all pairs, an encoder without gradient.
 
 *The GRU.* A step multiplies the hidden states of a handful of trials by the recurrent weights. As
 one product a step for all trials, with a pass over memory for every elementwise operation, that is
@@ -9,8 +9,9 @@ that is loaded serves all four, and gates and product are one loop.
 few hundred pairs at a time, whose activations stay in the cache from the first layer to the
 gradients of the last.
 
-*The belief's step* while an agent acts: all layers in one call, since ten calls cost more than
-their arithmetic.
+*The encoder without gradient*: all its layers a step, for trials that are read or that are acted
+just now. Nothing between the inputs and the beliefs goes through memory, and one call stands where
+ten would cost more than their arithmetic.
 
 Trials are independent, so no result depends on how they are spread over threads.
 """
@@ -184,7 +185,9 @@ def _backward(
 
 
 @njit(fastmath=FAST, error_model="numpy", nogil=True, cache=True)
-def _online(
+def _steps(
+    first: int,
+    last: int,
     features: Any,
     widths: Any,
     embeddings: Any,
@@ -197,46 +200,52 @@ def _online(
     heads_bias: Any,
     hidden: Any,
     beliefs: Any,
+    states: Any,
 ) -> None:
-    trials, width = hidden.shape
-    layers = len(widths) - 1
+    steps, width, layers = features.shape[1], hidden.shape[1], len(widths) - 1
+    keeps = len(states) > 0
     inputs = np.zeros((_ROWS, widths.max()), np.float32)
     embedded = np.zeros((_ROWS, widths.max()), np.float32)
     before = np.zeros((_ROWS, width), np.float32)
     candidate = np.empty(width, np.float32)
     projected = np.empty((_ROWS, 3 * width), np.float32)
     summed = np.empty((_ROWS, 3 * width), np.float32)
-    read = np.empty((_ROWS, beliefs.shape[1]), np.float32)
-    for start in range(0, trials, _ROWS):
-        rows = min(_ROWS, trials - start)
+    read = np.empty((_ROWS, beliefs.shape[2]), np.float32)
+    for start in range(first, last, _ROWS):
+        rows = min(_ROWS, last - start)
         for row in range(rows):
-            _copy(features[start + row], inputs[row, : widths[0]])
             _copy(hidden[start + row], before[row])
-        weights = biases = 0
-        for layer in range(layers):
-            inner, outer = widths[layer], widths[layer + 1]
-            matrix = embeddings[weights : weights + inner * outer].reshape(inner, outer)
+        for step in range(steps):
+            for row in range(rows):
+                _copy(features[start + row, step], inputs[row, : widths[0]])
+                if keeps:
+                    _copy(before[row], states[start + row, step])
+            weights = biases = 0
+            for layer in range(layers):
+                inner, outer = widths[layer], widths[layer + 1]
+                matrix = embeddings[weights : weights + inner * outer].reshape(inner, outer)
+                for row in range(_ROWS):
+                    _copy(embedding_biases[biases : biases + outer], embedded[row, :outer])
+                _add_product(embedded, inputs[:, :inner], matrix, outer)
+                for row in range(_ROWS):
+                    line = embedded[row]
+                    for j in range(outer):
+                        line[j] = max(line[j], np.float32(0))
+                inputs, embedded = embedded, inputs
+                weights, biases = weights + inner * outer, biases + outer
             for row in range(_ROWS):
-                _copy(embedding_biases[biases : biases + outer], embedded[row, :outer])
-            _add_product(embedded, inputs[:, :inner], matrix, outer)
-            for row in range(_ROWS):
-                line = embedded[row]
-                for j in range(outer):
-                    line[j] = max(line[j], np.float32(0))
-            inputs, embedded = embedded, inputs
-            weights, biases = weights + inner * outer, biases + outer
-        for row in range(_ROWS):
-            _copy(bias_in, projected[row])
-            _copy(bias, summed[row])
-            _copy(heads_bias, read[row])
-        _add_product(projected, inputs[:, : widths[-1]], weight_in, 3 * width)
-        _add_product(summed, before, weight, 3 * width)
+                _copy(bias_in, projected[row])
+                _copy(bias, summed[row])
+                _copy(heads_bias, read[row])
+            _add_product(projected, inputs[:, : widths[-1]], weight_in, 3 * width)
+            _add_product(summed, before, weight, 3 * width)
+            for row in range(rows):
+                _cell(projected[row], summed[row], before[row], candidate)
+            _add_product(read, before, heads, beliefs.shape[2])
+            for row in range(rows):
+                _copy(read[row], beliefs[start + row, step])
         for row in range(rows):
-            _cell(projected[row], summed[row], before[row], candidate)
             _copy(before[row], hidden[start + row])
-        _add_product(read, before, heads, beliefs.shape[1])
-        for row in range(rows):
-            _copy(read[row], beliefs[start + row])
 
 
 @njit(fastmath=FAST, error_model="numpy", inline="always")
@@ -472,18 +481,24 @@ def gru_backward(
     return by_projected, by_products
 
 
-def online_step(weights: Sequence[NDArray[Any]], features: Float32, hidden: Float32) -> Float32:
-    """Beliefs (n, 2L) after one more step of n trials, whose hidden states (n, G) are replaced.
+def belief_steps(
+    weights: Sequence[NDArray[Any]], features: Float32, hidden: Float32, keep: bool
+) -> tuple[Float32, Float32]:
+    """Beliefs (n, T, 2L) after each of T more steps of n trials, from hidden states on (n, G).
 
     Args:
         weights: widths of the embedding's layers, all their matrices (in, out) and biases, each
             flat; W transposed (E, 3G) and b; V transposed (G, 3G) and c; the heads' (G, 2L), (2L,).
-        features: (n, F), the inputs side by side.
-        hidden: the states before; in place.
+        features: (n, T, F), the inputs side by side.
+        hidden: replaced in place by those after the last step.
+        keep: whether the hidden states before each step are wanted, the second result (n, T, G);
+            else that is empty.
     """
-    beliefs = np.empty((len(features), len(weights[-1])), np.float32)
-    _online(*(features, *weights, hidden, beliefs))
-    return beliefs
+    lead = features.shape[:2]
+    beliefs = np.empty((*lead, len(weights[-1])), np.float32)
+    states = np.empty((*lead, hidden.shape[1]) if keep else (0, 0, 0), np.float32)
+    spread(_steps, len(features), (features, *weights, hidden, beliefs, states), _ROWS)
+    return beliefs, states
 
 
 def pair_losses(

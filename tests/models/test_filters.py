@@ -1,4 +1,4 @@
-"""The folded encoder steps as the encoder does."""
+"""Filters step and encode as the encoder does."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 
 from models.belief import BeliefEncoder
 from models.config import EncoderConfig
+from models.filters import FoldedFilter, PlainFilter, make_filter
 from models.inputs import Transitions
-from models.online import FoldedEncoder
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -29,7 +29,7 @@ def test_steps_are_the_encoders(settings: dict[str, int], discrete: bool, trials
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))  # biases too
-    folded = FoldedEncoder(encoder)
+    folded = FoldedFilter(encoder)
     _, hidden = encoder.initial(trials)
     own = hidden.clone()
     for _ in range(6):
@@ -53,10 +53,38 @@ def test_steps_are_the_encoders(settings: dict[str, int], discrete: bool, trials
 
 def test_later_weights_of_the_encoder_do_not_matter() -> None:
     encoder = BeliefEncoder(EncoderConfig(), 3, 2, None, torch.Generator().manual_seed(0))
-    folded = FoldedEncoder(encoder)
+    folded = FoldedFilter(encoder)
     step = Transitions(torch.ones(2, 3), torch.ones(2, 2), torch.ones(2), torch.ones(2, 3))
     before = folded.step(torch.zeros(2, encoder.gru.hidden_size), step)
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.zero_()
     assert torch.equal(folded.step(torch.zeros(2, encoder.gru.hidden_size), step), before)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("trials", [1, 6, 11])
+def test_whole_trials_are_the_encoders(discrete: bool, trials: int) -> None:
+    draw = torch.Generator().manual_seed(1)
+    config = EncoderConfig(embedding_layers=2, sees_observation=True)
+    encoder = BeliefEncoder(config, 3, 1 if discrete else 2, 4 if discrete else None, draw)
+    actions = torch.randn(trials, 9, 2, generator=draw)
+    if discrete:
+        actions = torch.randint(0, 4, (trials, 9, 1), generator=draw)
+    steps = Transitions(
+        torch.randn(trials, 9, 3, generator=draw),
+        actions,
+        torch.randn(trials, 9, generator=draw),
+        torch.randn(trials, 9, 3, generator=draw),
+    )
+    wanted, wanted_hidden = PlainFilter(encoder).encode(steps)
+    beliefs, hidden = FoldedFilter(encoder).encode(steps)
+    assert beliefs.shape == (trials, 10, 2 * config.latent_dim)
+    torch.testing.assert_close(beliefs, wanted, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(hidden, wanted_hidden, rtol=1e-5, atol=2e-6)
+
+
+def test_compiled_on_a_cpu_in_single_precision() -> None:
+    encoder = BeliefEncoder(EncoderConfig(), 3, 2, None, torch.Generator().manual_seed(0))
+    assert isinstance(make_filter(encoder), FoldedFilter)
+    assert isinstance(make_filter(encoder.double()), PlainFilter)
