@@ -85,7 +85,6 @@ def collection(case: Case) -> Duel:
         field[:] = array.reshape(field.shape)
     rng = np.random.default_rng(0)
 
-    @torch_resting()
     def ours() -> float:
         learner.update(log.sample(config.batch_size, draws))
         return len(tasks)

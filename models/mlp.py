@@ -4,10 +4,10 @@ A member is a network of its own: the agents of many tasks, trained side by side
 critics of each of them are members of one `EnsembleMLP`, so that a layer of all of them is one
 matrix product. Members never mix: output i depends on parameters and input i alone.
 
-On a CPU the layers are compiled loops over blocks of the batch (`models.kernels.perceptron`).
-Elsewhere, and in other precision, they are whole-array calls with the backward pass written out:
-activations lie feature-major, (members, features, batch), since products are slow where their
-narrow side, such as a critic's single output, is the contiguous one.
+On a CPU wide layers are compiled loops over blocks of the batch (`models.kernels.perceptron`).
+Narrow ones, small batches, other devices and precision are whole-array calls with the backward pass
+written out: activations lie feature-major, (members, features, batch), since products are slow
+where their narrow side, such as a critic's single output, is the contiguous one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from torch.nn.functional import layer_norm
 
 from models.kernels.parts import Float32, takes
 from models.kernels.perceptron import differentiate, evaluate
+
+_NARROWEST, _FEWEST_ROWS = 64, 64  # hidden layers and batches from which on compiled loops pay
 
 
 class EnsembleMLP(nn.Module):
@@ -78,6 +80,7 @@ class EnsembleMLP(nn.Module):
                 drawn = torch.empty(members, rows, outputs)
                 drawn.uniform_(-bound, bound, generator=generator)
                 group.append(nn.Parameter(drawn.to(device)))
+        self._compiles = min(sizes[1:-1], default=0) >= _NARROWEST
         self._all: list[nn.Parameter] = [*self.weights, *self.biases]  # quicker to iterate
 
     def forward(self, inputs: Tensor, *, frozen: bool = False, first: int | None = None) -> Tensor:
@@ -99,7 +102,7 @@ class EnsembleMLP(nn.Module):
         if first is not None:
             parameters = [parameter[:first] for parameter in parameters]
         members, groups = parameters[0].shape[0], inputs.shape[0]
-        if takes(inputs):
+        if self._compiles and inputs.shape[1] >= _FEWEST_ROWS and takes(inputs):
             if not torch.is_grad_enabled():
                 return torch.from_numpy(
                     _compiled(inputs, parameters, False, self.layer_norm)[0][-1]

@@ -33,7 +33,6 @@ from datasets.checkpoints import CheckpointFile
 from datasets.files import fail_point
 from environments.base import TaskFamily
 from environments.registry import load_family
-from models.kernels.parts import torch_resting
 from stages.config import CollectConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
@@ -211,7 +210,6 @@ class Group:
         own = self.starts.random(parts) < 0.5
         return [None if mine else derangement(count, self.starts) for mine in own]
 
-    @torch_resting()
     def _learn(self, learner: Learner) -> None:
         for _ in range(self.job.config.updates_per_iteration):
             metrics = learner.update(self.log.sample(self.job.config.batch_size, self.draws))
