@@ -199,7 +199,8 @@ class CheckpointMachine(OnDisk):
     @rule(newest=st.booleans(), position=st.floats(0, 1, exclude_max=True))
     def damage(self, newest: bool, position: float) -> None:
         path = self.checkpoint.path if newest else self.checkpoint.previous
-        if path.exists():
+        whole = self.newest if newest else self.before
+        if whole is not None:  # the same bit flipped again would mend it
             damaged = bytearray(path.read_bytes())
             damaged[int(position * len(damaged))] ^= 0x40
             path.write_bytes(damaged)
