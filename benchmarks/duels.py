@@ -202,7 +202,7 @@ def offline_update(case: Case) -> Duel:
     agent, rng = plain_agent(learner), np.random.default_rng(0)
     drawn = offline.draw_tasks(rng, buffers)
 
-    @torch_resting()
+    @torch_resting(learner.compiles)
     def ours() -> float:
         learner.update(residents.table.sample(config.batch_size, draws))
         return 1
@@ -232,7 +232,7 @@ def rotation(case: Case) -> Duel:
             rng = np.random.default_rng(0)
             return Residents(tasks, limited, rng, "cpu"), cases.make_learner(case, "offline")
 
-        @torch_resting()
+        @torch_resting(cases.make_learner(case, "offline").compiles)
         def work() -> float:
             residents, learner = prepared()
             for _ in range(updates):

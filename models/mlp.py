@@ -25,7 +25,7 @@ from torch.nn.functional import layer_norm
 from models.kernels.parts import Float32, takes
 from models.kernels.perceptron import differentiate, evaluate
 
-_NARROWEST, _FEWEST_ROWS = 64, 64  # hidden layers and batches from which on compiled loops pay
+_NARROWEST, _FEWEST_ROWS = 128, 64  # hidden layers and batches from which on compiled loops pay
 
 
 class EnsembleMLP(nn.Module):
@@ -80,7 +80,7 @@ class EnsembleMLP(nn.Module):
                 drawn = torch.empty(members, rows, outputs)
                 drawn.uniform_(-bound, bound, generator=generator)
                 group.append(nn.Parameter(drawn.to(device)))
-        self._compiles = min(sizes[1:-1], default=0) >= _NARROWEST
+        self.compiles = min(sizes[1:-1], default=0) >= _NARROWEST
         self._all: list[nn.Parameter] = [*self.weights, *self.biases]  # quicker to iterate
 
     def forward(self, inputs: Tensor, *, frozen: bool = False, first: int | None = None) -> Tensor:
@@ -102,7 +102,7 @@ class EnsembleMLP(nn.Module):
         if first is not None:
             parameters = [parameter[:first] for parameter in parameters]
         members, groups = parameters[0].shape[0], inputs.shape[0]
-        if self._compiles and inputs.shape[1] >= _FEWEST_ROWS and takes(inputs):
+        if self.compiles and inputs.shape[1] >= _FEWEST_ROWS and takes(inputs):
             if not torch.is_grad_enabled():
                 return torch.from_numpy(
                     _compiled(inputs, parameters, False, self.layer_norm)[0][-1]

@@ -300,7 +300,7 @@ def _train(
     with (
         scalar_writer(context.logs) as write,
         context.progress(config.updates, label, "update", training.step) as bar,
-        torch_resting(),
+        torch_resting(training.learner.compiles),
     ):
         while not training.finished:
             residents.turn_to(training.step)

@@ -91,6 +91,11 @@ class Learner(nn.Module, ABC):
         self.register_buffer("input_scale", torch.ones(shape, device=self.device))
         self._normalises = False
 
+    @property
+    def compiles(self) -> bool:
+        """Whether some of its networks are compiled loops on a CPU."""
+        return any(isinstance(part, EnsembleMLP) and part.compiles for part in self.modules())
+
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One gradient step of every agent.
 

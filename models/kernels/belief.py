@@ -497,7 +497,8 @@ def belief_steps(
     lead = features.shape[:2]
     beliefs = np.empty((*lead, len(weights[-1])), np.float32)
     states = np.empty((*lead, hidden.shape[1]) if keep else (0, 0, 0), np.float32)
-    spread(_steps, len(features), (features, *weights, hidden, beliefs, states), _ROWS)
+    rows = _ROWS if lead[1] > 1 else len(features)  # one step is not worth waking a thread
+    spread(_steps, len(features), (features, *weights, hidden, beliefs, states), rows)
     return beliefs, states
 
 

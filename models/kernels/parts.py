@@ -29,14 +29,14 @@ _reserved: list[int] = []
 
 
 @contextmanager
-def torch_resting() -> Iterator[None]:
-    """All of torch's threads for compiled loops: torch itself has one inside.
+def torch_resting(rests: bool = True) -> Iterator[None]:
+    """All of torch's threads for compiled loops: torch itself has one inside, if it `rests`.
 
     Between its operations torch's threads wait busily, for milliseconds, on the cores that the
     threads of loops need. Worth it where nearly all work is done by loops.
     """
     threads = torch.get_num_threads()
-    if threads == 1:
+    if threads == 1 or not rests:
         yield
         return
     _reserved.append(threads)
