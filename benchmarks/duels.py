@@ -232,12 +232,12 @@ def rotation(case: Case) -> Duel:
             rng = np.random.default_rng(0)
             return Residents(tasks, limited, rng, "cpu"), cases.make_learner(case, "offline")
 
-        @torch_resting(cases.make_learner(case, "offline").compiles)
         def work() -> float:
             residents, learner = prepared()
-            for _ in range(updates):
-                residents.turn_to(next(done))
-                learner.update(residents.table.sample(config.batch_size, draws))
+            with torch_resting(learner.compiles):
+                for _ in range(updates):
+                    residents.turn_to(next(done))
+                    learner.update(residents.table.sample(config.batch_size, draws))
             return updates
 
         return work

@@ -11,12 +11,12 @@ from typing import Any
 from benchmarks.cases import CASES
 from benchmarks.duels import DUELS, TARGETS
 from benchmarks.machine import Machine
-from benchmarks.markdown import markdown_table
 from benchmarks.measure import Measured
 from benchmarks.schedule import schedule_rows, schedule_table
 from benchmarks.startup import startup_table
 from benchmarks.to_loss import EPOCHS, loss_table
 from datasets.files import write_atomically
+from pipeline.markdown import markdown_table
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

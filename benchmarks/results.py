@@ -16,10 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from benchmarks.markdown import markdown_table
 from datasets.files import write_atomically
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
+from pipeline.markdown import markdown_table
 from pipeline.presets import load_config
 from pipeline.records import RunRecord, list_records
 from pipeline.scores import ScoreRow, rows_of_runs

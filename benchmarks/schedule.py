@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.cases import CASES, Case, load_case
-from benchmarks.markdown import markdown_table
+from pipeline.markdown import markdown_table
 
 TARGETS = {"gridworld": 10.0, "point_robot_sparse": 8.0}
 """How many times as fast as the plain loops a whole run is to be at least."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.markdown import markdown_table
+from pipeline.markdown import markdown_table
 
 _SETTINGS = (
     "collect.random_trials=2",

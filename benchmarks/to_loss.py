@@ -20,8 +20,8 @@ import torch
 from benchmarks import cases
 from benchmarks.cases import CASES, Case
 from benchmarks.duels import vae_update
-from benchmarks.markdown import markdown_table
 from benchmarks.settings import Settings
+from pipeline.markdown import markdown_table
 from stages.config import VaeConfig
 from stages.train_vae import Training
 from stages.trial_table import TrialTable

@@ -157,7 +157,7 @@ def _affine(bias: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
 def _compiled(
     inputs: Tensor, parameters: Sequence[Tensor], keep: bool, normalise: bool
 ) -> tuple[list[Float32], Float32]:
-    """What `evaluate` returns for weights, then biases, as tensors."""
+    """What `evaluate` returns for tensors; parameters are weights, then biases."""
     layers = len(parameters) // 2
     arrays = [parameter.detach().numpy() for parameter in parameters]
     there = inputs.detach().contiguous().numpy()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from pipeline.markdown import markdown_table
+
 _PROTOCOL = "protocol"
 _TITLES = {
     "returns_per_episode": "Return per episode",
@@ -50,10 +52,7 @@ def markdown_page(report: Path, rows: Sequence[Mapping[str, str]], protocol: str
     lines = [
         f"# {report.name}",
         "",
-        f"| {' | '.join(columns)} |",
-        f"|{' --- |' * len(columns)}",
-        *(f"| {' | '.join(row[column] for column in columns)} |" for row in rows),
-        "",
+        markdown_table(columns, ([row[column] for column in columns] for row in rows)),
         protocol,
         "",
     ]

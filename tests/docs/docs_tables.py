@@ -22,6 +22,7 @@ from algorithms.config import ElboConfig, LearnerConfig, RelabellingConfig
 from environments.registry import DOMAINS, load_family
 from models.config import EncoderConfig, RewardDecoderConfig, StateDecoderConfig
 from pipeline.config import RuntimeConfig
+from pipeline.markdown import markdown_table
 from pipeline.presets import description, load_config, preset_names
 from stages.config import (
     CollectConfig,
@@ -68,7 +69,7 @@ def make(name: str) -> str:
     if name in _OTHERS:
         return _OTHERS[name]()
     header = ("setting", "default", "values", "meaning")
-    return _markdown(header, list(_settings(MODELS[name], "")))
+    return markdown_table(header, list(_settings(MODELS[name], ""))).rstrip()
 
 
 def _settings(model: type[BaseModel], path: str) -> Iterator[Sequence[str]]:
@@ -176,7 +177,7 @@ def _presets() -> str:
                 description(name),
             )
         )
-    return _markdown(header, rows)
+    return markdown_table(header, rows).rstrip()
 
 
 def _domains() -> str:
@@ -201,7 +202,7 @@ def _domains() -> str:
                 reward,
             )
         )
-    return _markdown(header, rows)
+    return markdown_table(header, rows).rstrip()
 
 
 def _returns() -> str:
@@ -222,7 +223,7 @@ def _returns() -> str:
                 f"{family.oracle_returns(tasks).sum(1).mean():.2f}",
             )
         )
-    return _markdown(("preset", "test tasks", "scripted search", "oracle"), rows)
+    return markdown_table(("preset", "test tasks", "scripted search", "oracle"), rows).rstrip()
 
 
 _OTHERS: dict[str, Callable[[], str]] = {
@@ -230,11 +231,6 @@ _OTHERS: dict[str, Callable[[], str]] = {
     "domains": _domains,
     "returns": _returns,
 }
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell for cell in line)} |" for line in lines)
 
 
 def pages() -> list[Path]:
