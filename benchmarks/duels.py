@@ -141,6 +141,7 @@ def vae_update(case: Case) -> Duel:
     optimiser = optimise(list(vae.parameters()), config.learning_rate, None)
     plain_optimiser = torch.optim.Adam(plain.parameters(), config.learning_rate)
 
+    @torch_resting()
     def ours() -> float:
         optimiser.step(elbo(vae, batch, noise, config.elbo).loss[None])
         return 1

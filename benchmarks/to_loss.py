@@ -21,6 +21,7 @@ from benchmarks import cases
 from benchmarks.cases import CASES, Case
 from benchmarks.duels import vae_update
 from benchmarks.settings import Settings
+from models.kernels.parts import torch_resting
 from pipeline.markdown import markdown_table
 from stages.config import VaeConfig
 from stages.train_vae import Training
@@ -75,7 +76,7 @@ def race(name: str, threads: int) -> dict[str, Any]:
     table = _table(case)
     batches = -(-len(table.training[0]) // config.trials_per_task)
     updates = EPOCHS * batches * -(-len(table.tasks) // config.tasks_per_batch)
-    with Settings.BEST.applied(), tempfile.TemporaryDirectory() as folder:
+    with Settings.BEST.applied(), torch_resting(), tempfile.TemporaryDirectory() as folder:
         full = _training(case, config, table, updates, Path(folder))
         start = time.perf_counter()
         while not full.finished:

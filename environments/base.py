@@ -149,8 +149,7 @@ class TaskFamily(ABC):
         sim: Any = None,
     ) -> Bool:
         """Whether the environment itself ends at s', (...,); here never: goals are stayed in."""
-        shapes = (array.shape[:-1] for array in (observations, actions, next_observations, tasks))
-        return np.zeros(np.broadcast_shapes(*shapes), np.bool_)
+        return np.zeros(common_shape(observations, actions, next_observations, tasks), np.bool_)
 
     @abstractmethod
     def success(
@@ -219,7 +218,10 @@ class TaskFamily(ABC):
 
 def spread(values: NDArray[Scalar], *arrays: NDArray[Any]) -> NDArray[Scalar]:
     """Values broadcast to the common shape of all axes but the last of each array, writeable."""
-    if any(array.shape[:-1] != values.shape for array in arrays):
-        shape = np.broadcast_shapes(*(array.shape[:-1] for array in arrays))
-        return values if values.shape == shape else np.broadcast_to(values, shape).copy()
-    return values
+    shape = common_shape(*arrays)
+    return values if values.shape == shape else np.broadcast_to(values, shape).copy()
+
+
+def common_shape(*arrays: NDArray[Any]) -> tuple[int, ...]:
+    """What all axes but the last broadcast to; quicker than `np.broadcast_shapes`."""
+    return np.broadcast(*[array[..., 0] for array in arrays]).shape

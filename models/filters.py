@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.belief import BeliefEncoder
 from models.inputs import Transitions
-from models.kernels.belief import belief_steps
+from models.kernels.belief import belief_steps, to_panels
 from models.kernels.parts import Float32, takes
 
 
@@ -76,13 +76,13 @@ class FoldedFilter(Filter):
         heads = [parameter.detach().numpy() for parameter in encoder.heads.parameters()]
         self._weights: list[NDArray[Any]] = [
             np.array([len(matrices[0]), *(matrix.shape[1] for matrix in matrices)]),
-            np.concatenate([matrix.ravel() for matrix in matrices]),
+            np.concatenate([to_panels(matrix).ravel() for matrix in matrices]),
             np.concatenate(biases),
-            np.ascontiguousarray(gru[0].T),
+            to_panels(gru[0].T),
             gru[2].copy(),
-            np.ascontiguousarray(gru[1].T),
+            to_panels(gru[1].T),
             gru[3].copy(),
-            np.ascontiguousarray(heads[0].T),
+            to_panels(heads[0].T),
             heads[1].copy(),
         ]
 

@@ -4,9 +4,8 @@ The cell (Cho et al., 2014, in torch's convention), with gates r, u and candidat
 $r, u = \sigma(W_{ru} x + b + V_{ru} h + c)$, $n = \tanh(W_n x + b_n + r (V_n h + c_n))$,
 $h' = (1 - u) n + u h$.
 
-What does not depend on the recursion is done for all steps at once: the inputs' products before it,
-and after it the products that give the gradients of weights and inputs. The recursions themselves
-are compiled loops (`models.kernels.belief`).
+Both passes are compiled loops (`models.kernels.belief`), products with inputs and gradients of
+weights included.
 """
 
 from __future__ import annotations
@@ -28,53 +27,30 @@ def run_gru(gru: nn.GRU, inputs: Tensor) -> Tensor:
     if not takes(inputs):
         hidden: Tensor = gru(inputs)[0]
         return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
-    weight_in, weight, bias_in, bias = gru.parameters()
-    projected = nn.functional.linear(inputs, weight_in, bias_in)
     differentiable = torch.is_grad_enabled()
     states: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call]
-        projected, weight, bias, differentiable
+        inputs, *gru.parameters(), differentiable
     )
     return states
 
 
 class _Recurrence(torch.autograd.Function):
-    """Hidden states (B, T + 1, G) from projected inputs (B, T, 3G), V (3G, G) and c (3G,)."""
+    """Hidden states (B, T + 1, G) from inputs (B, T, E), W (3G, E), V (3G, G), b and c (3G,)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, projected: Tensor, weight: Tensor, bias: Tensor, differentiable: bool
-    ) -> Tensor:
-        """Keeps what the gradient needs where one may be asked for."""
-        states, *kept = gru_forward(
-            projected.detach().contiguous().numpy(),
-            weight.detach().t().contiguous().numpy(),
-            bias.detach().numpy(),
-            differentiable,
-        )
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        """Keeps what the gradient needs where one may be asked for, as the last argument says."""
+        *tensors, differentiable = arguments
+        arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
+        states, *kept = gru_forward(*arrays, keep=differentiable)
         result = torch.from_numpy(states)
         if differentiable:
-            ctx.save_for_backward(result, *map(torch.from_numpy, kept), weight)
+            ctx.save_for_backward(tensors[0], result, *map(torch.from_numpy, kept), *tensors[1:3])
         return result
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of inputs, weights and biases."""
-        states, gates, candidates, products, weight = ctx.saved_tensors
-        by_projected, by_products = gru_backward(
-            outputs[0].contiguous().numpy(),
-            states.numpy(),
-            gates.numpy(),
-            candidates.numpy(),
-            products.numpy(),
-            weight.detach().numpy(),
-        )
-        width = weight.shape[1]
-        by_inputs = torch.from_numpy(by_projected)
-        by_sums = (
-            by_inputs[..., : 2 * width].flatten(0, 1),
-            torch.from_numpy(by_products).flatten(0, 1),
-        )
-        before = states[:, :-1].flatten(0, 1)
-        by_weight = torch.cat([by_sum.t() @ before for by_sum in by_sums])
-        by_bias = torch.cat([by_sum.sum(0) for by_sum in by_sums])
-        return by_inputs, by_weight, by_bias, None
+        tensors = (outputs[0], *ctx.saved_tensors)
+        gradients = gru_backward(*(tensor.detach().contiguous().numpy() for tensor in tensors))
+        return (*map(torch.from_numpy, gradients), None)

@@ -21,7 +21,7 @@ REPORT = "report"
 STAGES = ("collect", "train-vae", "relabel", "train-offline", "evaluate", REPORT)
 BLIND = "train-blind"
 
-VERSIONS = {"collect": 2, "train-vae": 3, "relabel": 6, "train-offline": 3, "evaluate": 3}
+VERSIONS = {"collect": 2, "train-vae": 4, "relabel": 6, "train-offline": 3, "evaluate": 3}
 """Raised by hand when a stage gives other bytes for the same config: nothing stale is used then."""
 
 

@@ -30,6 +30,7 @@ from datasets.files import write_json
 from datasets.trial_store import read_meta
 from environments.base import TaskFamily
 from environments.registry import load_family
+from models.kernels.parts import takes, torch_resting
 from models.vae import Vae
 from stages.config import VaeConfig
 from stages.context import Interrupted, StageContext
@@ -180,6 +181,7 @@ def _train(training: Training, context: StageContext) -> None:
     saved = time.monotonic()
     note = ""
     with (
+        torch_resting(takes(next(training.vae.parameters()))),
         scalar_writer(context.logs) as write,
         context.progress(config.updates, "train-vae", "update", training.step) as bar,
     ):

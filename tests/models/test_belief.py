@@ -127,15 +127,14 @@ def test_recurrence_has_the_same_bytes_on_any_number_of_threads(
     with_threads: Callable[[int], None],
 ) -> None:
     draw = np.random.default_rng(0)
-    projected = draw.standard_normal((11, T, 24)).astype(np.float32)
-    weight = draw.standard_normal((8, 24)).astype(np.float32)
-    bias = draw.standard_normal(24).astype(np.float32)
-    by_states = draw.standard_normal((11, T + 1, 8)).astype(np.float32)
+    shapes = ((20, T, 5), (24, 5), (24, 8), (24,), (24,), (20, T + 1, 8))
+    arrays = [draw.standard_normal(shape).astype(np.float32) for shape in shapes]
+    inputs, weight_in, weight, *_, by_states = arrays
     results = []
     for threads in (1, 2, 3, 16):
         with_threads(threads)
-        kept = gru_forward(projected, weight, bias, True)
-        backward = gru_backward(by_states, *kept, np.ascontiguousarray(weight.T))
+        kept = gru_forward(*arrays[:-1], keep=True)
+        backward = gru_backward(by_states, inputs, *kept, weight_in, weight)
         results.append(b"".join(array.tobytes() for array in (*kept, *backward)))
     assert len(set(results)) == 1
 
