@@ -86,7 +86,8 @@ def encode_outcomes(
         chance = other_chances(agreement(own_steps(part), own[block], family, tasks))
         chances[block] = chance.reshape(part.rewards.shape)
         steps = to_transitions(part, device)
-        encoded, hidden = belief_filter.encode(steps)
+        encoded, hidden = belief_filter.encode(steps, keep=True)
+        assert hidden is not None
         beliefs[block] = encoded.cpu().numpy()
         in_doubt = chance > 0
         doubt = torch.from_numpy(in_doubt).to(device)

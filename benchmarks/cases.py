@@ -21,6 +21,7 @@ from algorithms.filtering import encode_trials
 from algorithms.learners.base import Learner
 from algorithms.learners.registry import make_learner as build_learner
 from algorithms.vae_files import describe
+from datasets.behind import Behind
 from datasets.hyper_state_layout import HyperStateLayout
 from datasets.hyper_states import HyperStateWriter
 from datasets.trials import Trials
@@ -208,10 +209,11 @@ def write_hyper_states(case: Case, vae: Vae, log: ExperienceLog, folder: Path) -
         n_actions=spec.n_actions,
         belief_rewards=False,
     )
-    with HyperStateWriter(folder / "hyper_states.zarr", layout) as writer:
+    with HyperStateWriter(folder / "hyper_states.zarr", layout) as writer, Behind() as behind:
         for task in range(tasks):
             own = log.trials(task)
-            writer.write_task(
+            behind.call(
+                writer.write_task,
                 task,
                 {
                     "observations": own.observations,

@@ -25,10 +25,10 @@ class Filter(ABC):
         """Beliefs (n, 2L) after one more step of n trials; hidden (n, G) is replaced in place."""
 
     @abstractmethod
-    def encode(self, steps: Transitions) -> tuple[Tensor, Tensor]:
+    def encode(self, steps: Transitions, keep: bool = False) -> tuple[Tensor, Tensor | None]:
         """Beliefs b_0 .. b_T of whole trials, (B, T + 1, 2L), and what came before each step.
 
-        The latter are hidden states (B, T, G), the zero one first.
+        The latter are hidden states (B, T, G), the zero one first; None unless they are to be kept.
         """
 
 
@@ -51,10 +51,10 @@ class PlainFilter(Filter):
         return belief
 
     @torch.no_grad()
-    def encode(self, steps: Transitions) -> tuple[Tensor, Tensor]:
+    def encode(self, steps: Transitions, keep: bool = False) -> tuple[Tensor, Tensor | None]:
         """As `Filter`'s."""
         hidden = self._encoder.hidden_states(*_arguments(steps))
-        return self._encoder.heads(hidden), hidden[:, :-1]
+        return self._encoder.heads(hidden), hidden[:, :-1] if keep else None
 
 
 class FoldedFilter(Filter):
@@ -91,15 +91,16 @@ class FoldedFilter(Filter):
         """As `Filter`'s."""
         features = self._features(step)[:, None]
         beliefs, _ = belief_steps(self._weights, features, hidden.numpy(), False)
-        return torch.from_numpy(beliefs[:, 0])
+        return torch.from_numpy(beliefs[:, 1])
 
     @torch.no_grad()
-    def encode(self, steps: Transitions) -> tuple[Tensor, Tensor]:
+    def encode(self, steps: Transitions, keep: bool = False) -> tuple[Tensor, Tensor | None]:
         """As `Filter`'s."""
         features = self._features(steps)
         prior, hidden = self._encoder.initial(len(features))
-        beliefs, states = belief_steps(self._weights, features, hidden.numpy(), True)
-        return torch.cat([prior[:, None], torch.from_numpy(beliefs)], 1), torch.from_numpy(states)
+        beliefs, states = belief_steps(self._weights, features, hidden.numpy(), keep)
+        beliefs[:, 0] = prior
+        return torch.from_numpy(beliefs), torch.from_numpy(states) if keep else None
 
     def _features(self, steps: Transitions) -> Float32:
         """The inputs side by side, (..., F)."""

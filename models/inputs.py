@@ -28,7 +28,8 @@ def action_features(actions: Tensor, n_actions: int | None, dtype: torch.dtype) 
     """Actions (..., act) as numbers: continuous ones as they are, discrete ones one-hot."""
     if n_actions is None:
         return actions.to(dtype)
-    return _identity(n_actions, dtype, actions.device)[actions.squeeze(-1)]
+    rows = _identity(n_actions, dtype, actions.device).index_select(0, actions.flatten())
+    return rows.view(*actions.shape[:-1], n_actions)
 
 
 @cache

@@ -1,8 +1,9 @@
 """Stage 3, relabel: every trial through the belief encoder, in order, into the hyper-state store.
 
-Each task is encoded on its own, in blocks of trials, one recurrent pass a block; belief 0 is the
-prior, and the hidden state is never reset inside a trial. A finished task's beliefs are kept among
-the checkpoints, so a killed run only has to encode the tasks that are left.
+Each task is encoded on its own, in blocks of trials, one recurrent pass a block, while the task
+before is written; belief 0 is the prior, and the hidden state is never reset inside a trial. A
+finished task's beliefs are kept among the checkpoints, so a killed run only has to encode the tasks
+that are left.
 
 `relabelled_copies` adds trials whose rewards were relabelled from other tasks' behaviour, before
 encoding as always: logs of single-task agents hold few long searches that find nothing, and these
@@ -33,6 +34,7 @@ from algorithms.donors import Donors
 from algorithms.filtering import belief_rewards, encode_outcomes, encode_trials
 from algorithms.relabelling import check_relabelling, relabel_batch
 from algorithms.vae_files import VaeDescription, load_description, load_vae
+from datasets.behind import Behind
 from datasets.checkpoints import CheckpointFile
 from datasets.files import write_json
 from datasets.hyper_state_layout import HyperStateLayout
@@ -85,7 +87,7 @@ def relabel(
     if config.relabelled_copies:
         donors = _read_donors(inputs["trials"], meta, family, config, seed)
     writer: HyperStateWriter | None = None
-    with context.progress(tasks, "relabel", "task") as bar:
+    with Behind() as behind, context.progress(tasks, "relabel", "task") as bar:
         for task in range(tasks):
             trials = _read(inputs["trials"], task, meta, config)
             if donors is not None:
@@ -96,7 +98,7 @@ def relabel(
                 writer = HyperStateWriter(output / "hyper_states.zarr", layout)
             _check_count(trials, writer.layout.trials, task)
             encoded = _encode(vae, trials, family, config, seed, task, meta.tasks_train, context)
-            writer.write_task(task, _stored(trials) | encoded)
+            behind.call(writer.write_task, task, _stored(trials) | encoded)
             bar.advance()
             if context.interrupted and task < tasks - 1:
                 raise Interrupted

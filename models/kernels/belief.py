@@ -434,7 +434,7 @@ def _steps(
                 _cell(projected[row], summed[row], before[row], candidate)
             _add_product(read, before, heads)
             for row in range(rows):
-                _copy(read[row, : beliefs.shape[2]], beliefs[start + row, step])
+                _copy(read[row, : beliefs.shape[2]], beliefs[start + row, step + 1])
         for row in range(rows):
             _copy(before[row], hidden[start + row])
 
@@ -683,7 +683,9 @@ def gru_backward(
 def belief_steps(
     weights: Sequence[NDArray[Any]], features: Float32, hidden: Float32, keep: bool
 ) -> tuple[Float32, Float32]:
-    """Beliefs (n, T, 2L) after each of T more steps of n trials, from hidden states on (n, G).
+    """Beliefs of n trials after each of T more steps, from hidden states (n, G) on.
+
+    They are (n, T + 1, 2L); the first one, before these steps, is the caller's to fill in.
 
     Args:
         weights: widths of the embedding's layers, all their matrices (in, out) and biases, each
@@ -695,7 +697,7 @@ def belief_steps(
             else that is empty.
     """
     lead = features.shape[:2]
-    beliefs = np.empty((*lead, len(weights[-1])), np.float32)
+    beliefs = np.empty((lead[0], lead[1] + 1, len(weights[-1])), np.float32)
     states = np.empty((*lead, hidden.shape[1]) if keep else (0, 0, 0), np.float32)
     rows = _ROWS if lead[1] > 1 else len(features)  # one step is not worth waking a thread
     spread(_steps, len(features), (features, *weights, hidden, beliefs, states), rows)
