@@ -4,8 +4,8 @@ A member is a network of its own: the agents of many tasks, trained side by side
 critics of each of them are members of one `EnsembleMLP`, so that a layer of all of them is one
 matrix product. Members never mix: output i depends on parameters and input i alone.
 
-On a CPU wide layers are compiled loops over blocks of the batch (`models.kernels.perceptron`).
-Narrow ones, small batches, other devices and precision are whole-array calls with the backward pass
+On a CPU wide layers are compiled loops over blocks of the batch (`models.kernels.perceptron`), and
+so is a single member that acts. Narrow ones, small batches, other devices and precision are whole-array calls with the backward pass
 written out: activations lie feature-major, (members, features, batch), since products are slow
 where their narrow side, such as a critic's single output, is the contiguous one.
 """
@@ -102,8 +102,10 @@ class EnsembleMLP(nn.Module):
         if first is not None:
             parameters = [parameter[:first] for parameter in parameters]
         members, groups = parameters[0].shape[0], inputs.shape[0]
-        if self.compiles and inputs.shape[1] >= _FEWEST_ROWS and takes(inputs):
-            if not torch.is_grad_enabled():
+        learns, many = torch.is_grad_enabled(), inputs.shape[1] >= _FEWEST_ROWS
+        acts = members == 1 and not learns and not many  # of whole-array calls the overhead counts
+        if (acts or (self.compiles and many)) and takes(inputs):
+            if not learns:
                 return torch.from_numpy(
                     _compiled(inputs, parameters, False, self.layer_norm)[0][-1]
                 )
@@ -116,7 +118,7 @@ class EnsembleMLP(nn.Module):
             inputs = copies.reshape(members, *inputs.shape[1:])
         if self.layer_norm:
             return _evaluate_normalised(inputs, parameters)
-        if not torch.is_grad_enabled():  # targets and acting: no bookkeeping
+        if not learns:  # targets and acting: no bookkeeping
             return _evaluate(inputs, parameters)[-1].transpose(1, 2)
         outputs: Tensor = _Perceptron.apply(inputs, *parameters)  # type: ignore[no-untyped-call]
         return outputs

@@ -54,7 +54,10 @@ def spread(kernel: Any, jobs: int, arrays: tuple[Any, ...], rows: int = 1) -> No
     """
     blocks = -(-jobs // rows)
     threads = _reserved[-1] if _reserved else torch.get_num_threads()
-    parts = max(1, min(threads, blocks))
+    parts = min(threads, blocks)
+    if parts <= 1:
+        kernel(0, jobs, *arrays)
+        return
     edges = [min(jobs, blocks * part // parts * rows) for part in range(parts + 1)]
     spans = list(pairwise(edges))
     others = [_pool().submit(kernel, first, last, *arrays) for first, last in spans[1:]]

@@ -77,11 +77,15 @@ def test_whole_trials_are_the_encoders(discrete: bool, trials: int) -> None:
         torch.randn(trials, 9, generator=draw),
         torch.randn(trials, 9, 3, generator=draw),
     )
-    wanted, wanted_hidden = PlainFilter(encoder).encode(steps)
-    beliefs, hidden = FoldedFilter(encoder).encode(steps)
+    wanted, wanted_hidden = PlainFilter(encoder).encode(steps, keep=True)
+    beliefs, hidden = FoldedFilter(encoder).encode(steps, keep=True)
     assert beliefs.shape == (trials, 10, 2 * config.latent_dim)
     torch.testing.assert_close(beliefs, wanted, rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(hidden, wanted_hidden, rtol=1e-5, atol=2e-6)
+    for belief_filter in (PlainFilter(encoder), FoldedFilter(encoder)):
+        again, nothing = belief_filter.encode(steps)
+        assert nothing is None
+        torch.testing.assert_close(again, beliefs, rtol=1e-5, atol=2e-6)
 
 
 def test_compiled_on_a_cpu_in_single_precision() -> None:
