@@ -49,11 +49,18 @@ class Optimiser(ABC):
 
     def step(self, losses: Tensor) -> None:
         """Descend the sum of `losses`, (agents,), by one step."""
-        gradients = list(torch.autograd.grad(losses.sum(), self.parameters))
-        with torch.no_grad():
-            if self.clip > 0:
-                clip_gradients(gradients, self.agents, self.clip)
-            self.descend(gradients)
+        self._follow(list(torch.autograd.grad(losses.sum(), self.parameters)))
+
+    def apply(self, gradients: Mapping[nn.Parameter, Tensor]) -> None:
+        """Descend by one step along the gradients of all parameters."""
+        self._follow([gradients[parameter] for parameter in self.parameters])
+
+    @torch.no_grad()
+    def _follow(self, gradients: list[Tensor]) -> None:
+        """Clip and descend."""
+        if self.clip > 0:
+            clip_gradients(gradients, self.agents, self.clip)
+        self.descend(gradients)
 
     @abstractmethod
     def descend(self, gradients: list[Tensor]) -> None:

@@ -5,9 +5,10 @@ critics of each of them are members of one `EnsembleMLP`, so that a layer of all
 matrix product. Members never mix: output i depends on parameters and input i alone.
 
 On a CPU wide layers are compiled loops over blocks of the batch (`models.kernels.perceptron`), and
-so is a single member that acts. Narrow ones, small batches, other devices and precision are whole-array calls with the backward pass
-written out: activations lie feature-major, (members, features, batch), since products are slow
-where their narrow side, such as a critic's single output, is the contiguous one.
+so is a single member that acts. Narrow ones, small batches, other devices and precision are
+whole-array calls with the backward pass written out: activations lie feature-major, (members,
+features, batch), since products are slow where their narrow side, such as a critic's single output,
+is the contiguous one.
 """
 
 from __future__ import annotations
@@ -82,6 +83,16 @@ class EnsembleMLP(nn.Module):
                 group.append(nn.Parameter(drawn.to(device)))
         self.compiles = min(sizes[1:-1], default=0) >= _NARROWEST
         self._all: list[nn.Parameter] = [*self.weights, *self.biases]  # quicker to iterate
+        self._views: tuple[int, tuple[list[Float32], list[Float32]]] | None = None
+
+    def arrays(self) -> tuple[list[Float32], list[Float32]]:
+        """Weights (members, in, out) and biases (members, 1, out) of a CPU's layers, live views."""
+        where = self._all[0].data_ptr()  # another one in a copy of this network
+        if self._views is None or self._views[0] != where:
+            views = [parameter.detach().numpy() for parameter in self._all]
+            layers = len(self.weights)
+            self._views = where, (views[:layers], views[layers:])
+        return self._views[1]
 
     def forward(self, inputs: Tensor, *, frozen: bool = False, first: int | None = None) -> Tensor:
         """Evaluate all members, or the first ones.

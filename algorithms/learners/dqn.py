@@ -21,6 +21,8 @@ from torch import Tensor
 from algorithms.config import LearnerConfig
 from algorithms.errors import AlgorithmError
 from algorithms.learners.base import Batch, Learner, Sizes
+from models.kernels.double_q import best_values, squared_errors
+from models.kernels.parts import takes
 
 
 class DQN(Learner):
@@ -42,12 +44,32 @@ class DQN(Learner):
         self.target_critic = self.target_of(self.critic)
         self._optimiser = self.optimiser("critic", self.critic.parameters(), config.learning_rate)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether its networks are compiled loops on a CPU."""
+        return takes(self.critic.weights[0]) or super().compiles
+
     def learn(self, batch: Batch) -> dict[str, Tensor]:
         """One step on the losses; metrics `loss` and `q`."""
-        losses, metrics = self.losses(batch, self.targets(batch))
-        self._optimiser.step(losses)
+        losses, metrics = self.descend(batch, self.targets(batch))
         self.track()
         return {"loss": losses.detach()} | metrics
+
+    def descend(self, batch: Batch, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step on the losses for targets (A, B); what `losses` returns."""
+        if type(self).losses is not DQN.losses or not takes(targets):
+            losses, metrics = self.losses(batch, targets)
+            self._optimiser.step(losses)
+            return losses, metrics
+        errors, q, *gradients = squared_errors(
+            self.normalised(batch.states).contiguous().numpy(),
+            batch.actions.contiguous().numpy(),
+            targets.contiguous().numpy(),
+            *self.critic.arrays(),
+        )
+        each = [torch.from_numpy(gradient) for group in gradients for gradient in group]
+        self._optimiser.apply(dict(zip(self.critic.parameters(), each, strict=True)))
+        return torch.from_numpy(errors), {"q": torch.from_numpy(q)}
 
     def losses(self, batch: Batch, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L(theta) of every agent, (A,), for targets (A, B); and detached metrics."""
@@ -60,6 +82,9 @@ class DQN(Learner):
     def next_values(self, batch: Batch) -> Tensor:
         """The double estimate of max Q(s', a'), (A, B)."""
         following = self.normalised(batch.next_states)
+        if takes(following):
+            nets = (*self.critic.arrays(), *self.target_critic.arrays())
+            return torch.from_numpy(best_values(following.contiguous().numpy(), *nets))
         best = self.critic(following).max(2, keepdim=True).indices  # faster than argmax
         value: Tensor = self.target_critic(following).gather(2, best).squeeze(2)
         return value

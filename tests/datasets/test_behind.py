@@ -51,10 +51,13 @@ def test_the_end_raises_what_the_last_call_did() -> None:
 
 def test_another_exception_passes_once_the_call_is_done() -> None:
     made: list[int] = []
-    with pytest.raises(KeyError, match="mine"), Behind() as behind:
-        behind.call(made.append, 1)
-        raise KeyError("mine")
+
+    def work(word: str) -> None:
+        with Behind() as behind:
+            behind.call(lambda: made.append(int(word)))
+            raise KeyError("mine")
+
+    for word in ("1", "one"):
+        with pytest.raises(KeyError, match="mine"):
+            work(word)
     assert made == [1]
-    with pytest.raises(KeyError, match="mine"), Behind() as behind:
-        behind.call(int, "one")
-        raise KeyError("mine")
