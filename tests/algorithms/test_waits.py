@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
 from test_elbo import make_batch, make_vae
-from torch.utils._python_dispatch import TorchDispatchMode
+from waits import Waits
 
 from algorithms.config import ElboConfig, LearnerConfig, Rule
 from algorithms.elbo import draw_posteriors, elbo
@@ -15,32 +15,7 @@ from algorithms.learners import Batch, make_learner
 from algorithms.learners.base import OtherOutcomes
 from algorithms.optimisers import optimise
 
-_WAITING = {
-    "aten::_local_scalar_dense",  # item(), bool(), float()
-    "aten::equal",
-    "aten::is_nonzero",
-    "aten::masked_select",
-    "aten::nonzero",
-    "aten::_unique2",
-}
 ROWS, STATE, ACTIONS = 8, 4, 2
-
-
-class Waits(TorchDispatchMode):
-    """Notes, while it is entered, operations whose result the host must see to go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name
-        masks = name == "aten::index" and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        if masks or name in _WAITING:
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
 
 
 def test_waits_are_noticed() -> None:
