@@ -44,6 +44,7 @@ from models.kernels.parts import torch_resting
 from stages.config import OfflineConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
+from stages.precision import products
 from stages.residents import Residents
 from stages.seeds import numpy_generator, torch_generator, torch_seed
 from stages.stored_tasks import StoredTasks
@@ -291,7 +292,8 @@ def train_offline(
     sample = partial(residents.table.sample, config.batch_size)
     training = Training(learner, actor, sample, draws, config, context.checkpoints)
     training.restore()
-    _train(training, residents, evaluator, context)
+    with products(context.device, context.precision):
+        _train(training, residents, evaluator, context)
     save_description(output, description)
     save_weights(output / FINAL, actor, training.step)
     actor.load_weights(training.best_weights)

@@ -35,6 +35,7 @@ from environments.registry import load_family
 from models.vae import Vae
 from stages.config import VaeConfig
 from stages.context import Interrupted, StageContext
+from stages.precision import products
 from stages.seeds import numpy_generator, torch_generator
 from stages.tensorboard import scalar_writer
 from stages.trial_table import TrialTable
@@ -177,7 +178,8 @@ def train_vae(
     source = BatchSource(table, family, config, seed, context.device)
     training = Training(vae, source, config, context.checkpoints)
     training.restore()
-    _train(training, context)
+    with products(context.device, context.precision):
+        _train(training, context)
     _write(training, description, family, seed, output)
 
 
