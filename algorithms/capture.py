@@ -81,6 +81,12 @@ def graphs_on(
     return CudaGraphs(place, generators) if place.type == "cuda" else None
 
 
+def placed(inputs: Inputs, device: torch.device | str) -> Inputs:
+    """The same nested tuples with every tensor on `device`."""
+    tensors = iter([tensor.to(device) for tensor in _tensors(inputs)])
+    return cast(Inputs, _with_tensors(inputs, tensors))
+
+
 class Captured(Generic[Inputs, Result]):
     """A function of tensors that is recorded once and replayed.
 
