@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import get_args
 
 import pytest
@@ -178,6 +178,52 @@ def test_a_cpu_has_no_graphs() -> None:
     assert graphs_on("cpu", []) is None
     given = (torch.ones(1),)
     assert Captured(lambda inputs: inputs, None)(given) is given
+
+
+def test_what_is_asked_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: the calls and their order."""
+    said: list[str] = []
+
+    class Named:
+        """Says what is done to it."""
+
+        def __init__(self, name: str = "graph") -> None:
+            self._name = name
+
+        def __getattr__(self, method: str) -> Callable[..., None]:
+            return lambda *others: said.append(" ".join([self._name, method, *map(str, others)]))
+
+        def __str__(self) -> str:
+            return self._name
+
+        def __enter__(self) -> None:
+            said.append(f"enter {self._name}")
+
+        def __exit__(self, *error: object) -> None:
+            said.append(f"leave {self._name}")
+
+    stands_for: dict[str, Callable[..., Named]] = {
+        "Stream": lambda device: Named("own"),
+        "current_stream": lambda device: Named("current"),
+        "CUDAGraph": Named,
+        "stream": lambda stream: stream,
+        "graph": lambda graph, stream: graph,
+        "device": lambda device: Named(str(device)),
+    }
+    for name, stand_in in stands_for.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    graphs = graphs_on("cuda:1", ["noise"])  # type: ignore[list-item]
+    assert graphs is not None
+    assert graphs.run(lambda: said.append("work") or 3) == 3  # type: ignore[func-returns-value]
+    around = ["own wait_stream current", "enter own", "work", "leave own"]
+    assert said == [*around, "current wait_stream own"]
+    said.clear()
+    replay = graphs.record(lambda: said.append("work") or 4)  # type: ignore[func-returns-value]
+    within = ["graph register_generator_state noise", "enter graph", "work", "leave graph"]
+    assert said == ["enter cuda:1", *within, "leave cuda:1"]
+    said.clear()
+    assert (replay(), replay()) == (4, 4)
+    assert said == ["graph replay"] * 2
 
 
 @on_a_gpu

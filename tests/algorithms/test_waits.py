@@ -6,7 +6,9 @@ from typing import get_args
 
 import pytest
 import torch
+from tape import keep_rates_in_tensors
 from test_elbo import make_batch, make_vae
+from torch import nn
 from waits import Waits
 
 from algorithms.config import ElboConfig, LearnerConfig, Rule
@@ -49,6 +51,17 @@ def test_update_rules(rule: Rule, muon: float | None) -> None:
     learner.update(batch)  # whatever is prepared once
     with Waits() as waits:
         learner.update(batch)
+    assert waits.found == []
+
+
+def test_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a matrix alone: on a CPU Adam's kernel reads a rate that is a tensor."""
+    keep_rates_in_tensors(monkeypatch)
+    weight = nn.Parameter(torch.randn(4, 5))
+    optimiser = optimise([weight], 1e-3, 1.0, clip=1.0)
+    with Waits() as waits:
+        optimiser.schedule(0.5)
+        optimiser.step(weight.square().sum()[None])
     assert waits.found == []
 
 
