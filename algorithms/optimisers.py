@@ -43,7 +43,10 @@ class Optimiser(ABC):
         """
         self.parameters = list(parameters)
         self.learning_rate = learning_rate
-        self.decay = 1.0  # factor on the rate, for a schedule to set
+        self.decay: float | Tensor = 1.0  # factor on the rate
+        if self.parameters and self.parameters[0].device.type != "cpu":
+            # a captured step would repeat a number for ever, and reads a tensor anew
+            self.decay = torch.ones((), device=self.parameters[0].device)
         self.agents = agents
         self.clip = clip
 
@@ -61,6 +64,13 @@ class Optimiser(ABC):
         if self.clip > 0:
             clip_gradients(gradients, self.agents, self.clip)
         self.descend(gradients)
+
+    def schedule(self, decay: float) -> None:
+        """Take steps of `decay` times the learning rate from now on."""
+        if isinstance(self.decay, Tensor):
+            self.decay.fill_(decay)
+        else:
+            self.decay = decay
 
     @abstractmethod
     def descend(self, gradients: list[Tensor]) -> None:
@@ -163,7 +173,11 @@ class Muon(Optimiser):
             ahead = torch.lerp(gradient, momentum, _MOMENTUM)  # Nesterov's
             step = orthogonalise(ahead.reshape(shape))
             size = rate * math.sqrt(max(shape[1:]))
-            matrix.sub_(step.reshape(matrix.shape), alpha=size)
+            step = step.reshape(matrix.shape)
+            if isinstance(size, Tensor):  # as `alpha` it would be waited for
+                matrix.sub_(step * size)
+            else:
+                matrix.sub_(step, alpha=size)
         self._adam.decay = self.decay
         self._adam.descend(gradients[count:])
 

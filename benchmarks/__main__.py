@@ -14,6 +14,7 @@ from benchmarks.cases import CASES, load_case
 from benchmarks.duels import DUELS
 from benchmarks.machine import measure_machine
 from benchmarks.measure import measure, peak_memory
+from benchmarks.on_device import device_table, measure_updates, merged_updates
 from benchmarks.page import (
     Document,
     Row,
@@ -28,8 +29,10 @@ from benchmarks.startup import measure_startup, startup_table
 from benchmarks.to_loss import loss_table, race
 from pipeline.commands.bench import add_arguments
 from pipeline.names import did_you_mean
+from stages.context import check_device
+from stages.errors import StageError
 
-STAGES = (*DUELS, "loss", "startup")
+STAGES = (*DUELS, "loss", "startup", "device")
 
 
 def main(words: Sequence[str]) -> int:
@@ -44,15 +47,23 @@ def main(words: Sequence[str]) -> int:
     for what in ("rounds", "threads"):
         if getattr(options, what) < 1:
             parser.error(f"--{what} {getattr(options, what)}: must be a count of at least 1")
-    stages = options.stages or STAGES
+    try:
+        check_device(options.device)
+    except StageError as error:
+        parser.error(str(error))
+    stages = options.stages or STAGES[:-1]  # a device is measured where it is asked for
+    command = shlex.join(["python", "-m", "benchmarks", *words])
     measured: Document = {}
     if duels := [stage for stage in stages if stage in DUELS]:
-        command = shlex.join(["python", "-m", "benchmarks", *words])
         measured["duels"] = _run_duels(duels, options, command)
         sys.stdout.write(table(measured["duels"]))
     if "loss" in stages:
         measured["loss"] = [race(name, options.threads) for name in options.case or CASES]
         sys.stdout.write(loss_table(measured["loss"]))
+    if "device" in stages:
+        torch.set_num_threads(options.threads)
+        measured["device"] = measure_updates(options.case or CASES, options.device, command)
+        sys.stdout.write(device_table(measured["device"]))
     if "startup" in stages:
         measured["startup"] = measure_startup(options.rounds)
         sys.stdout.write(startup_table(measured["startup"]))
@@ -60,6 +71,8 @@ def main(words: Sequence[str]) -> int:
         before = read_document()
         for kind in measured.keys() & {"duels", "loss"}:
             measured[kind] = merged(before.get(kind, []), measured[kind])
+        if "device" in stages:
+            measured["device"] = merged_updates(before.get("device", []), measured["device"])
         write_document(before | measured)
     return 0
 

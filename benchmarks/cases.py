@@ -148,7 +148,11 @@ def make_noise(case: Case, batch: ElboBatch, seed: int = 0) -> Tensor:
 
 
 def make_learner(
-    case: Case, stage: Literal["collect", "offline"], agents: int = 1, seed: int = 0
+    case: Case,
+    stage: Literal["collect", "offline"],
+    agents: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> Learner:
     """The agents of a stage with initial weights."""
     spec = case.family.spec
@@ -160,6 +164,7 @@ def make_learner(
         spec.n_actions,
         agents=agents,
         seed=seed,
+        device=device,
     )
 
 

@@ -33,7 +33,7 @@ def measure_machine() -> Machine:
     source = torch.rand(_MEGABYTES << 18)
     target = torch.empty_like(source)
     return Machine(
-        processor=_processor(),
+        processor=processor(),
         threads=torch.get_num_threads(),
         torch_version=torch.__version__,
         operations=2 * _SIDE**3 / _least(lambda: torch.mm(left, right, out=product)),
@@ -51,7 +51,7 @@ def _least(work: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

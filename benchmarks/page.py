@@ -12,6 +12,7 @@ from benchmarks.cases import CASES
 from benchmarks.duels import DUELS, TARGETS
 from benchmarks.machine import Machine
 from benchmarks.measure import Measured
+from benchmarks.on_device import device_provenance, device_table
 from benchmarks.schedule import schedule_rows, schedule_table
 from benchmarks.startup import startup_table
 from benchmarks.to_loss import EPOCHS, loss_table
@@ -60,6 +61,14 @@ _STARTUP = """\
 ## Start-up
 
 Seconds of a process from its start to its end, median and largest; the store holds a small run.
+"""
+
+_DEVICE = """\
+## On a GPU
+
+Milliseconds of an update: *eager* as plain calls, *captured* as one CUDA graph. The belief's batch
+comes from the host each time; drawing from the hyper-states, which lie on the device, is part of
+the offline update. FLOP/s are of the operations that nobody can do without, captured if it can be.
 """
 
 _COLUMNS = (
@@ -135,6 +144,8 @@ def page(document: Document) -> str:
         parts += [_SCHEDULE, schedule_table(schedule)]
     if loss := document.get("loss", []):
         parts += [_LOSS, loss_table(loss)]
+    if device := document.get("device", []):
+        parts += [_DEVICE, device_table(device), device_provenance(device)]
     if startup:
         parts += [_STARTUP, startup_table(startup)]
     return "\n".join(parts)

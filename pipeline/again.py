@@ -12,7 +12,7 @@ from pipeline.records import RunRecord, run_stem
 
 
 def again(records: Sequence[RunRecord]) -> str:
-    """For runs that differ in their seeds only; threads and device are those of the first."""
+    """For runs that differ in their seeds only; what else decides bytes is the first one's."""
     first = records[0]
     own_name = first.stem != run_stem(preset_stem(first.preset), first.overrides)
     words = run_words(

@@ -17,6 +17,7 @@ from stages.config import (
     RelabelConfig,
     VaeConfig,
 )
+from stages.context import Precision
 
 SECTIONS = ("collect", "vae", "relabel", "offline", "evaluate")
 
@@ -54,6 +55,7 @@ class RuntimeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda, cuda:1")
+    precision: Precision = Field("float32", description="of matrix products in training on a GPU")
     threads: PositiveInt = Field(2, description="CPU threads of one stage")
     workers: PositiveInt = Field(2, description="processes that collect in parallel")
     quiet: bool = Field(False, description="no progress bars")
@@ -62,7 +64,7 @@ class RuntimeConfig(BaseModel):
     @property
     def decisive(self) -> dict[str, Any]:
         """What can change the last bits of a result: needed to make it again."""
-        return {"device": self.device, "threads": self.threads}
+        return {"device": self.device, "precision": self.precision, "threads": self.threads}
 
 
 def _check_replaying(collect: CollectConfig) -> None:

@@ -39,7 +39,7 @@ from pipeline.presets import load_config, preset_names
 from pipeline.records import run_name
 from pipeline.run import OnStep, RunRequest, RunResult, StageCall, execute
 from pipeline.store import Artefact, Store, default_root
-from stages.context import check_device
+from stages.context import check_device, check_precision
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -139,7 +139,7 @@ def collect_vae_offline(
         evaluate: settings of the evaluation that differ.
         name: the run's name instead of the preset's.
         report: draw the HTML page and leave its tables and figures as artifacts.
-        runtime: device, threads and workers; results do not depend on them.
+        runtime: device, precision, threads and workers; results do not depend on them.
 
     Returns:
         The names of the runs.
@@ -149,6 +149,7 @@ def collect_vae_offline(
     loaded = load_config(preset, [*texts, *overrides])
     check_fit(loaded)
     check_device(runtime.device)
+    check_precision(runtime.precision, runtime.device)
     session = SESSION.get() or Session(Store(default_root()), threading.Event())
     caller = TaskCaller(session)
     for seed in seeds:

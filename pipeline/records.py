@@ -32,7 +32,7 @@ class RunRecord:
     status: Literal["unfinished", "complete"] = "unfinished"
     created: str = ""  # UTC, ISO 8601
     command: str = ""  # makes it again
-    runtime: Mapping[str, Any] = field(default_factory=dict)  # device and threads; {} in old ones
+    runtime: Mapping[str, Any] = field(default_factory=dict)  # what is decisive; {} in old ones
     building: str = ""  # `kind/fingerprint` of what it makes, or would go on making
 
     @property

@@ -89,6 +89,7 @@ class StageCall:
             checkpoints=checkpoints,
             logs=logs if self.runtime.tensorboard else None,
             device=self.runtime.device,
+            precision=self.runtime.precision,
             threads=self.runtime.threads,
             workers=self.runtime.workers,
             quiet=self.runtime.quiet,

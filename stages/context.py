@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
 from stages.errors import StageError
+
+Precision = Literal["float32", "tf32"]
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -32,6 +35,14 @@ def check_device(device: str) -> None:
         found = f"{count} CUDA device{'s' * (count > 1)}, counted from 0" if count else "none"
         raise StageError(
             f"--device {device}: this machine has {found}; `--device cpu` always works"
+        )
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raise StageError where `tf32` would change nothing."""
+    if precision == "tf32" and device == "cpu":
+        raise StageError(
+            "--precision tf32: only a GPU rounds so; add `--device cuda`, or leave it out on a CPU"
         )
 
 
@@ -71,6 +82,7 @@ class StageContext:
     checkpoints: Path
     logs: Path | None = None
     device: str = "cpu"
+    precision: Precision = "float32"  # of products while training on a GPU
     threads: int = 2
     workers: int = 2
     quiet: bool = False

@@ -34,6 +34,7 @@ from environments.registry import load_family
 from stages.config import EvaluateConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
+from stages.precision import products
 from stages.seeds import numpy_generator
 
 Contenders = dict[str, Agent]
@@ -64,7 +65,10 @@ def evaluate(
         contenders["oracle"] = OracleAgent(family, tasks)
     belief_filter = OnlineFilter(load_vae(inputs["vae"], context.device))
     rollouts: dict[str, Rollouts] = {}
-    with context.progress(len(contenders), "evaluate", "agent") as bar:
+    with (
+        products(context.device, "float32"),  # training alone may round
+        context.progress(len(contenders), "evaluate", "agent") as bar,
+    ):
         for name, agent in contenders.items():
             if context.interrupted:
                 raise Interrupted("evaluate: stopped")

@@ -47,6 +47,7 @@ from models.vae import Vae
 from stages.config import RelabelConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
+from stages.precision import products
 from stages.seeds import numpy_generator, torch_generator
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -87,7 +88,11 @@ def relabel(
     if config.relabelled_copies:
         donors = _read_donors(inputs["trials"], meta, family, config, seed)
     writer: HyperStateWriter | None = None
-    with Behind() as behind, context.progress(tasks, "relabel", "task") as bar:
+    with (
+        products(context.device, "float32"),  # training alone may round
+        Behind() as behind,
+        context.progress(tasks, "relabel", "task") as bar,
+    ):
         for task in range(tasks):
             trials = _read(inputs["trials"], task, meta, config)
             if donors is not None:

@@ -1,6 +1,7 @@
 """Stage 4, train-offline: offline RL on hyper-states.
 
-The hyper-states are one table on the device (`HyperStateTable`); a batch is three row gathers.
+The hyper-states are one table on the device (`HyperStateTable`); a batch is three row gathers. On a
+GPU drawing it and learning from it are one CUDA graph.
 Tasks that do not all fit in there take turns (`Residents`). Which update rule learns from them is
 one line of configuration. On the way the agent is evaluated on the test tasks; final and best
 weights are both kept.
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from algorithms.agent_files import (
     save_description,
     save_weights,
 )
+from algorithms.capture import Captured, graphs_on
 from algorithms.divergence import not_finite
 from algorithms.errors import DivergenceError
 from algorithms.filtering import OnlineFilter
@@ -41,6 +44,7 @@ from models.kernels.parts import torch_resting
 from stages.config import OfflineConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
+from stages.precision import products
 from stages.residents import Residents
 from stages.seeds import numpy_generator, torch_generator, torch_seed
 from stages.stored_tasks import StoredTasks
@@ -96,11 +100,16 @@ class Training:
         self,
         learner: Learner,
         actor: Learner,
+        sample: Callable[[torch.Generator], Batch],
         draws: torch.Generator,
         config: OfflineConfig,
         folder: Path,
     ) -> None:
-        """Start at update 0; checkpoints go to `folder`."""
+        """Start at update 0; batches are what `sample` draws, checkpoints go to `folder`."""
+        self._learn: Captured[tuple[()], dict[str, Tensor]] = Captured(
+            lambda _: learner.learn(sample(draws)),
+            graphs_on(learner.device, (learner.generator, draws)),
+        )
         self.learner, self.actor, self.draws, self.config = learner, actor, draws, config
         if actor is not learner:
             actor.load_weights(learner.weights())
@@ -127,7 +136,7 @@ class Training:
         """The agent as it stands."""
         return MetaAgent(self.actor, self.config.beliefs)
 
-    def update(self, batch: Batch) -> None:
+    def update(self) -> None:
         """One gradient step at the learning rate that this step has.
 
         Raises:
@@ -137,9 +146,10 @@ class Training:
             left = 1.0 - self.step / self.config.updates
             factor = min(1.0, left / self.config.learning_rate_decay)
             for optimiser in self.learner.optimisers.values():
-                optimiser.decay = factor
+                optimiser.schedule(factor)
         totals = self._totals
-        for name, value in self.learner.update(batch).items():
+        self.learner.updates += 1  # here: what is replayed counts nothing in Python
+        for name, value in self._learn((), self.learner.phase).items():
             totals[name] = totals[name] + value if name in totals else value.clone()
         self.step += 1
         if self.actor is not self.learner:
@@ -279,9 +289,11 @@ def train_offline(
     actor = learner
     if config.weight_averaging:
         actor = build_agent(description, weights_seed, context.device)
-    training = Training(learner, actor, draws, config, context.checkpoints)
+    sample = partial(residents.table.sample, config.batch_size)
+    training = Training(learner, actor, sample, draws, config, context.checkpoints)
     training.restore()
-    _train(training, residents, evaluator, context)
+    with products(context.device, context.precision):
+        _train(training, residents, evaluator, context)
     save_description(output, description)
     save_weights(output / FINAL, actor, training.step)
     actor.load_weights(training.best_weights)
@@ -304,7 +316,7 @@ def _train(
     ):
         while not training.finished:
             residents.turn_to(training.step)
-            training.update(residents.table.sample(config.batch_size, training.draws))
+            training.update()
             if training.step % config.log_every == 0 or training.finished:
                 write(training.log())
                 note = _note(training)

@@ -1,8 +1,9 @@
 """Stage 2, train-vae: the belief encoder and its decoders, from logged trials alone.
 
 Every update draws tasks, trials of each, relabels rewards across tasks (RR) and descends the
-negative ELBO. Nothing is read from the device between log points, except that on a CPU, where it is
-free, every loss is checked.
+negative ELBO. On a GPU an update is one CUDA graph, which reads the batch that the host has made
+while the one before was running. Nothing is read from the device between log points, except that on
+a CPU, where it is free, every loss is checked.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from algorithms.capture import Captured, graphs_on
 from algorithms.elbo import ElboTerms, elbo
-from algorithms.elbo_batch import check_likelihood
+from algorithms.elbo_batch import ElboBatch, check_likelihood
 from algorithms.errors import DivergenceError
 from algorithms.memory import keep_freed_memory
 from algorithms.optimisers import Optimiser, optimise
@@ -34,6 +36,7 @@ from models.kernels.parts import takes, torch_resting
 from models.vae import Vae
 from stages.config import VaeConfig
 from stages.context import Interrupted, StageContext
+from stages.precision import products
 from stages.seeds import numpy_generator, torch_generator
 from stages.tensorboard import scalar_writer
 from stages.trial_table import TrialTable
@@ -61,16 +64,14 @@ class Training:
         self._totals = torch.zeros(len(TERMS), device=device)  # since the last log point
         self._summed = 0
         self._check_every = 1 if device.type == "cpu" else config.log_every
+        self._descend = Captured(self._learn_from, graphs_on(device, [source.noise]))
 
     def update(self) -> None:
         """One gradient step; stops where the loss is not finite."""
         if self.config.learning_rate_decay:
             share = self.step / self.config.updates
-            self.optimiser.decay = 0.5 * (1 + math.cos(math.pi * share))
-        batch, noise, decoding = self.source.draw()
-        terms = elbo(self.vae, batch, noise, self.config.elbo, decoding)
-        self.optimiser.step(terms.loss[None])
-        self._totals += torch.stack(_detached(terms))
+            self.optimiser.schedule(0.5 * (1 + math.cos(math.pi * share)))
+        self._descend(self.source.draw())
         self._summed += 1
         self.step += 1
         if self.step % self._check_every == 0:
@@ -133,6 +134,13 @@ class Training:
         self.step, self._summed, self.rows = note["step"], note["summed"], note["rows"]
         self.saved_step = self.step
 
+    def _learn_from(self, batch: ElboBatch) -> None:
+        """What a graph records: on the device alone."""
+        noise, decoding = self.source.draw_noise(batch)
+        terms = elbo(self.vae, batch, noise, self.config.elbo, decoding)
+        self.optimiser.step(terms.loss[None])
+        self._totals += torch.stack(_detached(terms))
+
     def _check(self, values: Tensor) -> None:
         if bool(torch.isfinite(values).all()):
             return
@@ -171,7 +179,8 @@ def train_vae(
     source = BatchSource(table, family, config, seed, context.device)
     training = Training(vae, source, config, context.checkpoints)
     training.restore()
-    _train(training, context)
+    with products(context.device, context.precision):
+        _train(training, context)
     _write(training, description, family, seed, output)
 
 

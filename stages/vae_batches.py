@@ -45,22 +45,25 @@ class BatchSource:
         self.held_out, decoded = self._relabel(rng, rows, table.validation)
         size = config.tasks_per_batch * config.trials_per_task
         self._validation = [
-            self._to_batch(self.held_out.select(part), _part(decoded, part))
+            self._to_batch(self.held_out.select(part), _part(decoded, part), device)
             for part in (slice(first, first + size) for first in range(0, len(rows), size))
         ]
 
-    def draw(self) -> tuple[ElboBatch, Tensor, Tensor | None]:
-        """A training batch of B trials, relabelled, its noise (B, T + 1, L), and who decodes."""
+    def draw(self) -> ElboBatch:
+        """A training batch of B trials, relabelled, in the host's memory."""
         rows = self._table.draw_rows(
             self.rng, self._config.tasks_per_batch, self._config.trials_per_task
         )
-        batch = self._to_batch(*self._relabel(self.rng, rows, self._table.training))
+        return self._to_batch(*self._relabel(self.rng, rows, self._table.training), "cpu")
+
+    def draw_noise(self, batch: ElboBatch) -> tuple[Tensor, Tensor | None]:
+        """A training batch's noise (B, T + 1, L), and which posteriors decode."""
         noise = self._draw_noise(batch, self.noise)
         trials, steps = batch.transitions.rewards.shape
         count = self._config.elbo.decoded_posteriors
         if count is None:
-            return batch, noise, None
-        return batch, noise, draw_posteriors(trials, steps, count, self.noise)
+            return noise, None
+        return noise, draw_posteriors(trials, steps, count, self.noise)
 
     @torch.no_grad()
     def validate(self, vae: Vae) -> list[float]:
@@ -86,9 +89,9 @@ class BatchSource:
         trials = relabel_batch(rng, table.trials.select(rows), own, donors, config)
         return trials, choose_decoded(rng, trials, own, donors, config)
 
-    def _to_batch(self, trials: Trials, decoded: DecodedSteps) -> ElboBatch:
+    def _to_batch(self, trials: Trials, decoded: DecodedSteps, device: str) -> ElboBatch:
         likelihood = self._config.model.reward_decoder
-        return make_batch(trials, self._family, likelihood, self._device, decoded)
+        return make_batch(trials, self._family, likelihood, device, decoded)
 
     def _draw_noise(self, batch: ElboBatch, generator: torch.Generator) -> Tensor:
         trials, steps = batch.transitions.rewards.shape

@@ -106,11 +106,20 @@ class Learner(nn.Module, ABC):
         self.updates += 1
         return self.learn(batch)
 
+    @property
+    def phase(self) -> int:
+        """Which of the ways that `learn` may take in Python the newest update takes."""
+        return 0
+
     # ------------------------------------------------------------------ what a rule defines
 
     @abstractmethod
     def learn(self, batch: Batch) -> dict[str, Tensor]:
-        """What `update` does and returns; `updates` counts this one already."""
+        """What `update` does and returns; `updates` counts this one already.
+
+        May be recorded and replayed (`algorithms.capture`): it reads of the learner what stays as
+        it is, tensors, and `phase`, and writes tensors in place.
+        """
 
     @abstractmethod
     def next_values(self, batch: Batch) -> Tensor:

@@ -64,6 +64,11 @@ class TD3(Learner):
         """p of every transition, (A, B), given the smoothed target actions (A, B, act)."""
         return 0.0
 
+    @property
+    def phase(self) -> int:
+        """1 where it is the actor's turn, else 0."""
+        return int(self.updates % self.config.policy_delay == 0)
+
     def learn(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the critics, and in its turn of the actor; `critic_loss`, `actor_loss`."""
         states = self.normalised(batch.states)
@@ -71,7 +76,7 @@ class TD3(Learner):
         values = twin_values(self.critic, states, batch.actions)
         losses = (values - targets).square().mean(2).sum(0)
         self._critic_optimiser.step(losses)
-        if self.updates % self.config.policy_delay == 0:
+        if self.phase:
             actor_losses = self.actor_losses(states, batch.actions)
             self._actor_optimiser.step(actor_losses)
             self.track()

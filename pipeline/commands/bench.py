@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="STAGE",
         help="collection, acting, vae, relabel, offline, rotation, evaluation, rewards, loss, "
-        "startup; all if left out",
+        "startup, device; all but the last if left out",
     )
     parser.add_argument(
         "--case",
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="of both sides (7)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of both sides (2)")
+    parser.add_argument("--device", default="cpu", help="of the stage `device`: cpu, cuda, cuda:N")
     parser.add_argument("--no-memory", action="store_true", help="leave the peaks of memory out")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md and .json")
 
@@ -44,6 +45,7 @@ def main(options: argparse.Namespace) -> int:
     words = [*options.stages, "--rounds", str(options.rounds), "--threads", str(options.threads)]
     for case in options.case:
         words += ["--case", case]
+    words += ["--device", options.device] if options.device != "cpu" else []
     words += ["--no-memory"] if options.no_memory else []
     words += ["--write"] if options.write else []
     command = [sys.executable, "-m", "benchmarks", *words]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MAX_SEEDS = 1000
 _MAX_SEED = 2**31 - 1
+_WANTED = {"device": "cpu, cuda or cuda:N", "precision": "float32 or tf32"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="no HTML page at the end")
     parser.add_argument("--name", metavar="RUN", help="the run's name, instead of the preset's")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--precision", default="float32", help="float32, or tf32: faster training on a GPU"
+    )
     parser.add_argument("--threads", default="2", metavar="N", help="CPU threads a stage (2)")
     parser.add_argument("--workers", default="2", metavar="N", help="collecting processes (2)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -65,7 +69,7 @@ def main(options: argparse.Namespace) -> int:
     from pipeline.plan import stages_to_refresh
     from pipeline.presets import load_config
     from pipeline.store import Store, default_root
-    from stages.context import check_device
+    from stages.context import check_device, check_precision
 
     seeds = parse_seeds(options.seed, options.seeds)
     loaded = load_config(options.preset, options.overrides)
@@ -80,6 +84,7 @@ def main(options: argparse.Namespace) -> int:
             say(explain(request, store))
         return OK
     check_device(options.device)
+    check_precision(options.precision, options.device)
     return _run_all(options, requests, store)
 
 
@@ -180,6 +185,7 @@ def _runtime(options: argparse.Namespace) -> RuntimeConfig:
     try:
         return RuntimeConfig(
             device=options.device,
+            precision=options.precision,
             threads=options.threads,
             workers=options.workers,
             quiet=options.quiet,
@@ -187,8 +193,9 @@ def _runtime(options: argparse.Namespace) -> RuntimeConfig:
     except ValidationError as error:
         first = error.errors()[0]
         shown = first["input"]
-        wanted = "cpu, cuda or cuda:N" if first["loc"] == ("device",) else "a count of at least 1"
-        raise ConfigError(f"--{first['loc'][0]} {shown}: must be {wanted}") from error
+        option = str(first["loc"][0])
+        wanted = _WANTED.get(option, "a count of at least 1")
+        raise ConfigError(f"--{option} {shown}: must be {wanted}") from error
 
 
 def parse_seeds(seed: str | None, seeds: str | None) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tape import do_as_on_a_gpu
 from torch import Tensor, nn
 
 from algorithms.optimisers import Adam, Muon, clip_gradients, optimise, orthogonalise
@@ -176,8 +177,23 @@ def test_muon_clips_the_joint_norm_and_lets_nan_through() -> None:
 def test_no_step_is_taken_where_the_schedule_has_ended() -> None:
     weight, bias = nn.Parameter(matrix(4, 5)), nn.Parameter(torch.ones(4))
     muon = Muon([weight, bias], 0.1)
-    muon.decay = 0.0
+    muon.schedule(0.0)
     muon.step(loss_of(weight, bias))
     torch.testing.assert_close(weight, nn.Parameter(matrix(4, 5)), rtol=0, atol=0)
     torch.testing.assert_close(bias, nn.Parameter(torch.ones(4)), rtol=0, atol=0)
     assert muon.decay == 0.0
+
+
+def test_a_rate_in_a_tensor_gives_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on other devices than CPUs, where captured steps read it anew."""
+    ways = []
+    for _ in range(2):
+        weight, bias = nn.Parameter(matrix(4, 5)), nn.Parameter(torch.ones(4))
+        muon = Muon([weight, bias], 0.1)
+        for decay in (1.0, 0.5, 0.0):
+            muon.schedule(decay)
+            muon.step(loss_of(weight, bias))
+        ways.append((weight, bias))
+        do_as_on_a_gpu(monkeypatch)
+    assert isinstance(muon.decay, Tensor)
+    torch.testing.assert_close(ways[0], ways[1])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
+from tape import do_as_on_a_gpu
 from test_elbo import make_batch, make_vae
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import nn
+from waits import Waits
 
 from algorithms.config import ElboConfig, LearnerConfig, Rule
 from algorithms.elbo import draw_posteriors, elbo
@@ -15,32 +17,7 @@ from algorithms.learners import Batch, make_learner
 from algorithms.learners.base import OtherOutcomes
 from algorithms.optimisers import optimise
 
-_WAITING = {
-    "aten::_local_scalar_dense",  # item(), bool(), float()
-    "aten::equal",
-    "aten::is_nonzero",
-    "aten::masked_select",
-    "aten::nonzero",
-    "aten::_unique2",
-}
 ROWS, STATE, ACTIONS = 8, 4, 2
-
-
-class Waits(TorchDispatchMode):
-    """Notes, while it is entered, operations whose result the host must see to go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name
-        masks = name == "aten::index" and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        if masks or name in _WAITING:
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
 
 
 def test_waits_are_noticed() -> None:
@@ -53,7 +30,8 @@ def test_waits_are_noticed() -> None:
 
 @pytest.mark.parametrize("muon", [None, 1.0])
 @pytest.mark.parametrize("rule", get_args(Rule))
-def test_update_rules(rule: Rule, muon: float | None) -> None:
+def test_update_rules(rule: Rule, muon: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    do_as_on_a_gpu(monkeypatch)
     discrete = rule == "dqn"
     config = LearnerConfig(
         rule=rule,
@@ -74,6 +52,17 @@ def test_update_rules(rule: Rule, muon: float | None) -> None:
     learner.update(batch)  # whatever is prepared once
     with Waits() as waits:
         learner.update(batch)
+    assert waits.found == []
+
+
+def test_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a matrix alone: on a CPU Adam's kernel reads a rate that is a tensor."""
+    do_as_on_a_gpu(monkeypatch)
+    weight = nn.Parameter(torch.randn(4, 5))
+    optimiser = optimise([weight], 1e-3, 1.0, clip=1.0)
+    with Waits() as waits:
+        optimiser.schedule(0.5)
+        optimiser.step(weight.square().sum()[None])
     assert waits.found == []
 
 

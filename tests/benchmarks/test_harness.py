@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tape import TapeGraphs
 
-from benchmarks import cases, duels, floor
+from benchmarks import cases, duels, floor, on_device
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES, load_case
 from benchmarks.duels import DUELS, TARGETS, Duel
@@ -109,6 +110,48 @@ def test_the_race_to_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not reached" in loss_table([row | {"ratio": None}])
 
 
+def test_updates_on_a_device(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {"_SECONDS": 0.0, "_FIRST_UPDATES": 1, "_BYTES": 4 << 20}.items():
+        monkeypatch.setattr(on_device, name, value)
+    monkeypatch.setattr(on_device, "graphs_on", lambda device, generators: TapeGraphs())
+    threads = torch.get_num_threads()
+    try:
+        assert main(["device", "--case", "gridworld", "--threads", str(threads)]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    table = capsys.readouterr().out
+    assert table.count("| gridworld |") == 2
+    row = {
+        "what": "offline RL update",
+        "case": "cheetah_vel",
+        "device": "a GPU",
+        "precision": "tf32",
+        "eager": 0.002,
+        "captured": 0.0005,
+        "operations": 10_000_000_000,
+        "target": on_device.TARGETS["offline RL update", "cheetah_vel"],
+        "torch_version": "2",
+        "command": "python -m benchmarks device --device cuda",
+    }
+    other, again = row | {"precision": "float32"}, row | {"eager": 0.003}
+    merged = on_device.merged_updates([row, other], [again])
+    assert merged == [again, other]
+    write_document({"device": merged}, tmp_path)
+    text = (tmp_path / "performance.md").read_text()
+    assert "| a GPU | tf32 | 3 ms | 0.5 ms | 20 T | 0.7 ms |" in " ".join(text.split())
+    assert text.count("- `python -m benchmarks device --device cuda`, torch 2.") == 1
+    assert "## On a GPU" not in page({})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_updates_on_a_gpu() -> None:
+    rows = on_device.measure_updates(["gridworld"], "cuda", "")
+    assert [row["precision"] for row in rows] == ["float32", "tf32"] * 2
+    assert all(row["captured"] < row["eager"] for row in rows)
+
+
 def test_startup_is_measured() -> None:
     rows = measure_startup(1)
     assert [row["target"] for row in rows] == [0.5, 3.0, 12.0]
@@ -164,6 +207,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["colection"], "unknown stage 'colection'; did you mean 'collection'?"),
         (["vae", "--case", "gridwold"], "unknown case 'gridwold'; did you mean 'gridworld'?"),
         (["--rounds", "0"], "--rounds 0: must be a count of at least 1"),
+        (["device", "--device", "cuda:99"], "--device cuda:99: this machine has "),
     ):
         with pytest.raises(SystemExit) as caught:
             main(wrong)

@@ -28,10 +28,11 @@ def test_seeds_are_written_as_they_are_read(seeds: list[int], text: str) -> None
 
 
 def test_what_changes_bytes_is_written_and_defaults_are_not() -> None:
-    runtime = RuntimeConfig(device="cuda:1", threads=4, workers=7, quiet=True)
+    runtime = RuntimeConfig(device="cuda:1", precision="tf32", threads=4, workers=7, quiet=True)
     words = run_words("toy", [LAYERS], [0], "mine", runtime.decisive)
     assert shlex.join(words) == (
-        f"omrl run toy --set '{LAYERS}' --seed 0 --name mine --device cuda:1 --threads 4"
+        f"omrl run toy --set '{LAYERS}' --seed 0 --name mine --device cuda:1 --precision tf32 "
+        "--threads 4"
     )
     assert run_words("toy", (), [0], None, RuntimeConfig().decisive) == run_words("toy", (), [0])
 

@@ -100,18 +100,20 @@ def test_the_recorded_command_makes_the_run_again(
     toy: Store, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stages.context.check_device", lambda device: None)
+    gpu = ["--device", "cuda", "--precision", "tf32"]
     layers = "vae.reward_decoder.layers=[8, 16]"
-    options = ["--set", layers, "--name", "mine", "--threads", "1", "--device", "cuda"]
+    options = ["--set", layers, "--name", "mine", "--threads", "1", *gpu]
     assert run_toy_command(*options, "--workers", "3") == 0
     (before,) = list_records(toy)
     assert before.command == (
-        f"omrl run toy --set '{layers}' --seed 0 --name mine --device cuda --threads 1"
+        f"omrl run toy --set '{layers}' --seed 0 --name mine --device cuda --precision tf32 "
+        "--threads 1"
     )
     assert main([*shlex.split(before.command)[1:], *PLAIN]) == 0
     assert capsys.readouterr().err.count(" cached ") == 6
     (after,) = list_records(toy)
     assert after.command == before.command
-    assert after.runtime == {"device": "cuda", "threads": 1}
+    assert after.runtime == {"device": "cuda", "precision": "tf32", "threads": 1}
 
 
 def test_a_refresh_leaves_the_preset_behind_it_alone(toy: Store, call_log: Path) -> None:
@@ -159,6 +161,8 @@ def test_a_dry_run_runs_nothing(toy: Store, capsys: Capture, call_log: Path) -> 
         ("run toy --device mps", "--device mps: must be cpu, cuda or cuda:N"),
         ("run toy --device gpu", "--device gpu: must be cpu, cuda or cuda:N"),
         ("run toy --device cuda:99", "--device cuda:99: this machine has "),
+        ("run toy --precision bf16", "--precision bf16: must be float32 or tf32"),
+        ("run toy --precision tf32", "--precision tf32: only a GPU rounds so; add `--device cuda`"),
         ("run toy --threads 0", "--threads 0: must be a count of at least 1"),
         ("run toy --workers two", "--workers two: must be a count of at least 1"),
         ("run toy --name ../x", "run name '../x' cannot be used"),

@@ -24,6 +24,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.run import RunRequest, execute
 from pipeline.store import Store
 from stages.context import Interrupted
+from stages.errors import StageError
 
 NAMES = ["collect", "train-vae", "relabel", "train-offline", "train-blind", "evaluate", "report"]
 
@@ -271,4 +272,6 @@ def test_the_flow_refuses_what_does_not_fit_before_it_runs(toy: Any, store: Stor
 
     with pytest.raises(ConfigError, match=r"lower relabel\.trials or relabel\.skip_trials"):
         collect_vae_offline("toy", overrides=["relabel.skip_trials=1000000"])
+    with pytest.raises(StageError, match="--precision tf32: only a GPU rounds so"):
+        collect_vae_offline("toy", runtime=RuntimeConfig(precision="tf32"))
     assert not list(store.root.glob("records/*"))

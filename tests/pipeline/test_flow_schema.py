@@ -65,6 +65,7 @@ def test_good_parameters_pass_at_submission_and_at_the_call(validator, parameter
         {"preset": "gridworld", "offline": {"learner": {"rule": "ppo"}}},
         {"preset": "gridworld", "runtime": {"device": "toaster"}},
         {"preset": "gridworld", "runtime": {"device": "mps"}},
+        {"preset": "gridworld", "runtime": {"precision": "bf16"}},
         {"preset": "gridworld", "collectt": {}},
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numbered_store import TASKS, TRIALS, H, K, L, T, write_store
+from waits import Waits
 
 from algorithms.config import LearnerConfig
 from algorithms.learners import make_learner
@@ -155,6 +156,18 @@ def test_fixed_shapes_change_no_target(tmp_path: Path) -> None:
     width = free.states.shape[2]
     learner = make_learner(LearnerConfig(rule="dqn"), width, 1, 5, agents=1, seed=0)
     torch.testing.assert_close(learner.targets(fixed), learner.targets(free))
+
+
+def test_drawing_fixed_shapes_waits_for_nothing(tmp_path: Path) -> None:
+    write_store(tmp_path, outcomes=True)
+    table = load(tmp_path, OfflineConfig())
+    draws = torch.Generator().manual_seed(0)
+    with Waits() as waits:
+        table.sample(50, draws, fixed_shapes=True)
+    assert waits.found == []
+    with Waits() as waits:
+        table.sample(50, draws, fixed_shapes=False)
+    assert waits.found == ["aten::nonzero"]
 
 
 def test_belief_rewards_beside_other_outcomes_are_refused(tmp_path: Path) -> None:

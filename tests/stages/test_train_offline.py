@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tape import TapeGraphs, do_as_on_a_gpu
 from tiny_families import DRIFT, TWO_GOALS
 from tiny_inputs import LATENT_DIM, make_inputs, save_untrained
 
@@ -95,6 +96,35 @@ def rows(files: Files, name: str) -> list[dict[str, float]]:
     return [{key: float(value) for key, value in row.items()} for row in table]
 
 
+# ---------------------------------------------------------------------- captured updates
+
+
+@pytest.mark.parametrize("rule", ["dqn", "sac", "rebrac"])
+def test_captured_updates_write_the_same_bytes(
+    rule: str, corridor: Inputs, drift: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawing the batch is part of what is repeated; averages and means are kept outside."""
+    inputs = corridor if rule == "dqn" else drift
+    config = make_config(rule, weight_averaging=0.05, learning_rate_decay=0.4)
+    do_as_on_a_gpu(monkeypatch)
+    straight = run(config, inputs, tmp_path / "straight")
+    graphs = TapeGraphs()
+    monkeypatch.setattr("stages.train_offline.graphs_on", lambda device, generators: graphs)
+    assert run(config, inputs, tmp_path / "captured") == straight
+    assert graphs.recorded == (2 if rule == "rebrac" else 1)
+
+
+def test_a_captured_update_reads_the_tasks_of_its_turn(
+    many: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do_as_on_a_gpu(monkeypatch)
+    straight = run(quarter(many), many, tmp_path / "straight")
+    graphs = TapeGraphs()
+    monkeypatch.setattr("stages.train_offline.graphs_on", lambda device, generators: graphs)
+    assert run(quarter(many), many, tmp_path / "captured") == straight
+    assert graphs.recorded == 2
+
+
 # ---------------------------------------------------------------------- what is written
 
 
@@ -114,14 +144,14 @@ def test_every_rule_trains_and_writes_its_files(rule: str, drift: Inputs, tmp_pa
 def test_metrics_are_means_since_the_last_log_point(
     corridor: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update, losses = DQN.update, []
+    learn, losses = DQN.learn, []
 
     def noting(learner: DQN, batch: Any) -> dict[str, torch.Tensor]:
-        metrics = update(learner, batch)
+        metrics = learn(learner, batch)
         losses.append(float(metrics["loss"]))
         return metrics
 
-    monkeypatch.setattr(DQN, "update", noting)
+    monkeypatch.setattr(DQN, "learn", noting)
     logged = [row["loss"] for row in rows(run(make_config(), corridor, tmp_path), "metrics.csv")]
     parts = [losses[0:7], losses[7:14], losses[14:21], losses[21:28], losses[28:30]]
     assert logged == pytest.approx([np.mean(part) for part in parts], rel=1e-5)
@@ -133,8 +163,8 @@ def test_evaluations_and_weights_are_those_of_their_steps(
     """Final and best weights, rolled out again, score what the curve says."""
     update = Training.update
 
-    def forgetting(training: Training, batch: Any) -> None:
-        update(training, batch)
+    def forgetting(training: Training) -> None:
+        update(training)
         if training.step == 75:
             for parameter in training.learner.parameters():
                 parameter.data.zero_()
@@ -239,11 +269,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     class Killed(BaseException):
         """Stands for a SIGKILL."""
 
-    def dying(training: Training, batch: Any) -> None:
+    def dying(training: Training) -> None:
         steps.append(training.step)
         if training.step == when and steps.count(when) == 1:
             raise Killed
-        update(training, batch)
+        update(training)
 
     monkeypatch.setattr(Training, "update", dying)
     with pytest.raises(Killed):
@@ -275,14 +305,14 @@ def test_ctrl_c_saves_a_checkpoint_within_an_update(corridor: Inputs, tmp_path: 
 def test_learning_rates_decay_over_the_last_updates(
     corridor: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update, rates = DQN.update, []
+    learn, rates = DQN.learn, []
 
     def noting(learner: DQN, batch: Any) -> dict[str, torch.Tensor]:
         critic = learner.optimisers["critic"]
         rates.append(critic.learning_rate * critic.decay)
-        return update(learner, batch)
+        return learn(learner, batch)
 
-    monkeypatch.setattr(DQN, "update", noting)
+    monkeypatch.setattr(DQN, "learn", noting)
     settings = {"updates": 10, "learner": {"learning_rate": 0.1}}
     run(make_config(learning_rate_decay=0.4, **settings), corridor, tmp_path / "a")
     assert rates == pytest.approx([0.1] * 7 + [0.075, 0.05, 0.025])
@@ -295,16 +325,16 @@ def test_learning_rates_decay_over_the_last_updates(
 def test_the_weights_that_act_are_a_moving_average(
     rate: float, corridor: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update, seen = DQN.update, []
+    learn, seen = DQN.learn, []
 
     def noting(learner: DQN, batch: Any) -> dict[str, torch.Tensor]:
         if not seen:
             seen.append({k: v.clone() for k, v in learner.weights().items()})
-        metrics = update(learner, batch)
+        metrics = learn(learner, batch)
         seen.append({k: v.clone() for k, v in learner.weights().items()})
         return metrics
 
-    monkeypatch.setattr(DQN, "update", noting)
+    monkeypatch.setattr(DQN, "learn", noting)
     run(make_config(weight_averaging=rate), corridor, tmp_path)
     found, _ = load_tensors(tmp_path / "output" / FINAL)
     expected = seen[0]
@@ -354,10 +384,10 @@ def test_a_training_killed_between_turns_goes_on_to_the_same_bytes(
     class Killed(BaseException):
         """Stands for a SIGKILL."""
 
-    def dying(training: Training, batch: Any) -> None:
+    def dying(training: Training) -> None:
         if training.step == when:
             raise Killed
-        update(training, batch)
+        update(training)
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "update", dying)
@@ -389,14 +419,14 @@ def test_memory_for_too_few_tasks_is_refused(many: Inputs, tmp_path: Path) -> No
 
 def diverge(monkeypatch: pytest.MonkeyPatch, at: int) -> list[int]:
     """DQN's loss is NaN at update `at`; returns the list of updates made."""
-    update, calls = DQN.update, []
+    learn, calls = DQN.learn, []
 
     def diverging(learner: DQN, batch: Any) -> dict[str, torch.Tensor]:
         calls.append(len(calls) + 1)
-        metrics = update(learner, batch)
+        metrics = learn(learner, batch)
         return {**metrics, "loss": metrics["loss"] * (float("nan") if len(calls) == at else 1)}
 
-    monkeypatch.setattr(DQN, "update", diverging)
+    monkeypatch.setattr(DQN, "learn", diverging)
     return calls
 
 
@@ -435,8 +465,8 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_evaluated(
     """The loss before a step can be finite, and the weights after it not."""
     update = Training.update
 
-    def breaking(training: Training, batch: Any) -> None:
-        update(training, batch)
+    def breaking(training: Training) -> None:
+        update(training)
         if training.step > at:
             next(training.learner.parameters()).data[0] = float("inf")
 

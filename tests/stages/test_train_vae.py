@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scripted_trials import write_scripted
+from tape import TapeGraphs, do_as_on_a_gpu
 
 import stages.train_vae
 from algorithms.errors import AlgorithmError, DivergenceError
@@ -99,6 +100,20 @@ def test_every_domain_trains(
     write_scripted(tmp_path / "trials", domain, trials=4)
     config = make_config(model, updates=2, relabelling={"enabled": relabelling})
     assert run(config, tmp_path / "trials", tmp_path).keys() == FILES
+
+
+def test_captured_updates_write_the_same_bytes(
+    trials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("models.recurrence", "algorithms.pair_loss"):  # as on other devices
+        monkeypatch.setattr(f"{part}.takes", lambda tensor: False)
+    do_as_on_a_gpu(monkeypatch)
+    config = make_config(elbo={"decoded_posteriors": 4}, learning_rate_decay=True, muon=2.0)
+    straight = run(config, trials, tmp_path / "straight")
+    graphs = TapeGraphs()
+    monkeypatch.setattr("stages.train_vae.graphs_on", lambda device, generators: graphs)
+    assert run(config, trials, tmp_path / "captured") == straight
+    assert graphs.recorded == 1
 
 
 class Killed(BaseException):
