@@ -74,22 +74,16 @@ def relabel_rewards(
     donors', max(1, K // 2) if None. Inputs are untouched, infos are dropped.
     """
     lead = max(1, trials.episodes // 2) if lead is None else lead
-    leading = {
-        name: getattr(donors, name)[:, :lead] for name in ("observations", "actions", "truncations")
-    }
-    step = (
-        leading["observations"][:, :, :-1],
-        leading["actions"],
-        leading["observations"][:, :, 1:],
-        tasks[:, None, None],
+    observations, actions = donors.observations[:, :lead], donors.actions[:, :lead]
+    step = (observations[:, :, :-1], actions, observations[:, :, 1:], tasks[:, None, None])
+    rewards = family.reward(*step).astype(np.float32, copy=False)
+    return Trials(
+        observations=np.concatenate([observations, trials.observations[:, lead:]], 1),
+        actions=np.concatenate([actions, trials.actions[:, lead:]], 1),
+        rewards=np.concatenate([rewards, trials.rewards[:, lead:]], 1),
+        terminations=np.concatenate([family.termination(*step), trials.terminations[:, lead:]], 1),
+        truncations=np.concatenate([donors.truncations[:, :lead], trials.truncations[:, lead:]], 1),
     )
-    leading["rewards"] = family.reward(*step).astype(np.float32, copy=False)
-    leading["terminations"] = family.termination(*step)
-    joined = {
-        name: np.concatenate([start, getattr(trials, name)[:, lead:]], 1)
-        for name, start in leading.items()
-    }
-    return replace(trials, **joined, infos={})
 
 
 def relabel_batch(
