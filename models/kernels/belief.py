@@ -77,17 +77,17 @@ def _product_tile(rows: int) -> Any:
     def multiply(typing: Any, out: Any, left: Any, right: Any, inner: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             tiles = _Tiles(context, builder, signature, values)
-            places = [(row, lane) for row in range(rows) for lane in range(0, _PANEL, _LANES)]
-            sums = [tiles.variable(tiles.load(0, row, lane)) for row, lane in places]
+            lanes = range(0, _PANEL, _LANES)
+            sums = [[tiles.variable(tiles.load(0, row, x)) for x in lanes] for row in range(rows)]
             with cgutils.for_range(builder, values[3]) as loop:
-                weights = {lane: tiles.load(2, loop.index, lane) for _, lane in places}
+                weights = [tiles.load(2, loop.index, lane) for lane in lanes]
                 for row in range(rows):
                     factor = tiles.spread(1, row, loop.index)
-                    for (place, lane), total in zip(places, sums, strict=True):
-                        if place == row:
-                            tiles.add(total, factor, weights[lane])
-            for (row, lane), total in zip(places, sums, strict=True):
-                tiles.store(builder.load(total), 0, row, lane)
+                    for total, weight in zip(sums[row], weights, strict=True):
+                        tiles.add(total, factor, weight)
+            for row in range(rows):
+                for total, lane in zip(sums[row], lanes, strict=True):
+                    tiles.store(builder.load(total), 0, row, lane)
             return context.get_dummy_value()
 
         return types.void(out, left, right, inner), generate
