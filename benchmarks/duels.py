@@ -85,6 +85,7 @@ def collection(case: Case) -> Duel:
         field[:] = array.reshape(field.shape)
     rng = np.random.default_rng(0)
 
+    @torch_resting(learner.compiles)
     def ours() -> float:
         learner.update(log.sample(config.batch_size, draws))
         return len(tasks)
