@@ -97,8 +97,14 @@ class Gridworld(ObservableFamily):
         sim: Any = None,
     ) -> Float32:
         """+1 where s' is the goal, else -0.1, (...,)."""
+        return _reward(self.success(observations, actions, next_observations, tasks))
+
+    def outcome(
+        self, observations: Float32, actions: Actions, next_observations: Float32, tasks: Float64
+    ) -> tuple[Float32, Bool]:
+        """Reward and success of a step."""
         reached = self.success(observations, actions, next_observations, tasks)
-        return np.where(reached, np.float32(GOAL_REWARD), np.float32(STEP_REWARD))
+        return _reward(reached), reached
 
     def success(
         self,
@@ -175,3 +181,8 @@ class Gridworld(ObservableFamily):
         from environments.plots import draw_grid_rollout
 
         draw_grid_rollout(axes, observations, task, SIDE)
+
+
+def _reward(reached: Bool) -> Float32:
+    """+1 where the goal was reached, else -0.1."""
+    return np.where(reached, np.float32(GOAL_REWARD), np.float32(STEP_REWARD))

@@ -11,7 +11,7 @@ from abc import abstractmethod
 
 import numpy as np
 
-from environments.base import Actions, Float32, Float64, Simulator, Start, Step, TaskFamily
+from environments.base import Actions, Bool, Float32, Float64, Simulator, Start, Step, TaskFamily
 from environments.errors import TaskError
 
 
@@ -25,6 +25,13 @@ class ObservableFamily(TaskFamily):
     @abstractmethod
     def wide_starts(self, tasks: Float64, rng: np.random.Generator) -> Float32:
         """One start per task from the wide distribution of data collection, (n, obs)."""
+
+    def outcome(
+        self, observations: Float32, actions: Actions, next_observations: Float32, tasks: Float64
+    ) -> tuple[Float32, Bool]:
+        """Reward and success of a step; where one follows from the other, computed once."""
+        step = (observations, actions, next_observations, tasks)
+        return self.reward(*step), self.success(*step)
 
     def origin_starts(self, tasks: Float64) -> Float32:
         """The one fixed start of evaluation, repeated, (n, obs)."""
@@ -83,9 +90,10 @@ class ObservableSimulator(Simulator):
         family.check_actions(actions, len(tasks))
         after = family.transition(before, actions, tasks)
         self._observations = after
+        rewards, successes = family.outcome(before, actions, after, tasks)
         return Step(
             observations=after.copy(),
-            rewards=family.reward(before, actions, after, tasks),
+            rewards=rewards,
             terminations=family.termination(before, actions, after, tasks),
-            successes=family.success(before, actions, after, tasks),
+            successes=successes,
         )

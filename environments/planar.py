@@ -65,6 +65,15 @@ class PlanarFamily(ObservableFamily):
         """1 where s' lies in the goal, else 0, (...,); dense families override this."""
         return self.success(observations, actions, next_observations, tasks).astype(np.float32)
 
+    def outcome(
+        self, observations: Float32, actions: Actions, next_observations: Float32, tasks: Float64
+    ) -> tuple[Float32, Bool]:
+        """Reward and success of a step."""
+        if type(self).reward is not PlanarFamily.reward:
+            return super().outcome(observations, actions, next_observations, tasks)
+        inside = self.success(observations, actions, next_observations, tasks)
+        return inside.astype(np.float32), inside
+
     def success(
         self,
         observations: Float32,

@@ -67,7 +67,11 @@ class FoldedFilter(Filter):
     def __init__(self, encoder: BeliefEncoder) -> None:
         """Copy the weights; for float32 on a CPU."""
         self._encoder = encoder
+        number = encoder.n_actions
+        self._actions = None if number is None else np.eye(number, dtype=np.float32)
         embeddings = [_linear_layers(module) for module in encoder.embedding.layers.values()]
+        ends = np.cumsum([0, *(layers[0].in_features for layers in embeddings)]).tolist()
+        self._places = list(zip(encoder.embedding.layers, ends[:-1], ends[1:], strict=True))
         depth = max(map(len, embeddings))
         blocks = [[_block(layers, layer) for layers in embeddings] for layer in range(depth)]
         matrices = [_diagonal([matrix for matrix, _ in layer]) for layer in blocks]
@@ -103,10 +107,17 @@ class FoldedFilter(Filter):
         return torch.from_numpy(beliefs), torch.from_numpy(states) if keep else None
 
     def _features(self, steps: Transitions) -> Float32:
-        """The inputs side by side, (..., F)."""
-        inputs = self._encoder.inputs(*_arguments(steps))
-        features = torch.cat([inputs[name] for name in self._encoder.embedding.layers], -1)
-        return features.numpy()
+        """The encoder's `inputs` side by side, (..., F), with fewer calls."""
+        features = np.empty((*steps.rewards.shape, self._places[-1][2]), np.float32)
+        for name, first, last in self._places:
+            if name == "reward":
+                features[..., first] = steps.rewards.numpy()
+            elif name == "action" and self._actions is not None:
+                features[..., first:last] = self._actions[steps.actions.numpy()[..., 0]]
+            else:
+                part: Tensor = getattr(steps, f"{name}s")
+                features[..., first:last] = part.numpy()
+        return features
 
 
 def _arguments(steps: Transitions) -> tuple[Tensor, Tensor, Tensor, Tensor]:

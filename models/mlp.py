@@ -117,9 +117,12 @@ class EnsembleMLP(nn.Module):
         acts = members == 1 and not learns and not many  # of whole-array calls the overhead counts
         if (acts or (self.compiles and many)) and takes(inputs):
             if not learns:
-                return torch.from_numpy(
-                    _compiled(inputs, parameters, False, self.layer_norm)[0][-1]
-                )
+                weights, biases = self.arrays()
+                if first is not None:
+                    weights, biases = ([a[:first] for a in group] for group in (weights, biases))
+                there = inputs.detach().contiguous().numpy()
+                results, _ = evaluate(there, weights, biases, False, self.layer_norm)
+                return torch.from_numpy(results[-1])
             compiled: Tensor = _CompiledPerceptron.apply(  # type: ignore[no-untyped-call]
                 self.layer_norm, inputs, *parameters
             )
@@ -168,13 +171,13 @@ def _affine(bias: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _compiled(
-    inputs: Tensor, parameters: Sequence[Tensor], keep: bool, normalise: bool
+    inputs: Tensor, parameters: Sequence[Tensor], normalise: bool
 ) -> tuple[list[Float32], Float32]:
-    """What `evaluate` returns for tensors; parameters are weights, then biases."""
+    """What `evaluate` returns for tensors, to learn from; parameters are weights, then biases."""
     layers = len(parameters) // 2
     arrays = [parameter.detach().numpy() for parameter in parameters]
     there = inputs.detach().contiguous().numpy()
-    return evaluate(there, arrays[:layers], arrays[layers:], keep, normalise)
+    return evaluate(there, arrays[:layers], arrays[layers:], True, normalise)
 
 
 class _CompiledPerceptron(torch.autograd.Function):
@@ -183,7 +186,7 @@ class _CompiledPerceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, normalise: bool, inputs: Tensor, *parameters: Tensor) -> Tensor:
         """(groups, batch, inputs) to (members, batch, outputs), weights then biases given."""
-        results, ctx.norms = _compiled(inputs, parameters, True, normalise)
+        results, ctx.norms = _compiled(inputs, parameters, normalise)
         outputs = [torch.from_numpy(result) for result in results]
         ctx.save_for_backward(inputs, *parameters[: len(parameters) // 2], *outputs)
         return outputs[-1]
