@@ -206,7 +206,7 @@ def _add_product(out: Any, left: Any, panels: Any) -> None:
         _tile_6(out[:, panel * _PANEL :], left, right, len(right))
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def _add_any_product(out: Any, left: Any, right: Any, columns: Any) -> None:
     """out (M, columns) += left (M, K) @ right (K, columns), whole panels of columns.
 
@@ -439,7 +439,7 @@ def _steps(
             _copy(before[row], hidden[start + row])
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def _affine(out: Any, weight: Any, bias: Any, inputs: Any, count: Any) -> None:
     """out (N, count) = weight (N, K) @ inputs (K, count) + bias (N,); whole panels of columns."""
     for row in range(len(bias)):

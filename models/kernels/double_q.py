@@ -27,7 +27,7 @@ _PADDED = (
 _ZERO = np.float32(0)
 
 
-@njit(fastmath=FAST, error_model="numpy", inline="always")
+@njit(fastmath=FAST, error_model="numpy")
 def _add_product(out: Any, left: Any, right: Any, count: Any) -> None:
     """out (N, count) += left (N, K) @ right (K, count), four lines by four."""
     outer, inner = left.shape
@@ -65,7 +65,7 @@ def _add_product(out: Any, left: Any, right: Any, count: Any) -> None:
                 line[j] += a0 * x0[j]
 
 
-@njit(fastmath=LOOSE, error_model="numpy", inline="always")
+@njit(fastmath=LOOSE, error_model="numpy")
 def _outer(out: Any, left: Any, right: Any, count: Any) -> None:
     """out (N, K) = left (N, count) @ right (K, count) transposed, tiles of 2 by 4."""
     outer, inner = out.shape
@@ -98,7 +98,7 @@ def _outer(out: Any, left: Any, right: Any, count: Any) -> None:
             out[row, column] = a0
 
 
-@njit(fastmath=FAST, error_model="numpy", inline="always")
+@njit(fastmath=FAST, error_model="numpy")
 def _evaluate(states: Any, weights: Any, biases: Any, member: Any, layers: Any) -> None:
     """Fill `layers` (sum of the widths, _PADDED), the states' features first, by states (n, S)."""
     count, row = len(states), states.shape[1]
