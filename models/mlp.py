@@ -170,25 +170,18 @@ def _affine(bias: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
     return torch.addmm(bias[0], weight[0], inputs[0])[None]
 
 
-def _compiled(
-    inputs: Tensor, parameters: Sequence[Tensor], normalise: bool
-) -> tuple[list[Float32], Float32]:
-    """What `evaluate` returns for tensors, to learn from; parameters are weights, then biases."""
-    layers = len(parameters) // 2
-    arrays = [parameter.detach().numpy() for parameter in parameters]
-    there = inputs.detach().contiguous().numpy()
-    return evaluate(there, arrays[:layers], arrays[layers:], True, normalise)
-
-
 class _CompiledPerceptron(torch.autograd.Function):
     """All layers as compiled loops."""
 
     @staticmethod
     def forward(ctx: Any, normalise: bool, inputs: Tensor, *parameters: Tensor) -> Tensor:
         """(groups, batch, inputs) to (members, batch, outputs), weights then biases given."""
-        results, ctx.norms = _compiled(inputs, parameters, normalise)
+        layers = len(parameters) // 2
+        arrays = [parameter.detach().numpy() for parameter in parameters]
+        there = inputs.detach().contiguous().numpy()
+        results, ctx.norms = evaluate(there, arrays[:layers], arrays[layers:], True, normalise)
         outputs = [torch.from_numpy(result) for result in results]
-        ctx.save_for_backward(inputs, *parameters[: len(parameters) // 2], *outputs)
+        ctx.save_for_backward(inputs, *parameters[:layers], *outputs)
         return outputs[-1]
 
     @staticmethod

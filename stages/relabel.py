@@ -43,6 +43,7 @@ from datasets.trial_store import CollectionMeta, read_meta, read_trials
 from datasets.trials import Trials
 from environments.base import TaskFamily
 from environments.registry import load_family
+from models.kernels.parts import takes, torch_resting
 from models.vae import Vae
 from stages.config import RelabelConfig
 from stages.context import Interrupted, StageContext
@@ -90,6 +91,8 @@ def relabel(
     writer: HyperStateWriter | None = None
     with (
         products(context.device, "float32"),  # training alone may round
+        # beliefs are loops, R+ is not
+        torch_resting(takes(vae.encoder.heads.weight) and not config.belief_rewards),
         Behind() as behind,
         context.progress(tasks, "relabel", "task") as bar,
     ):

@@ -17,12 +17,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from models.kernels.parts import FAST, LOOSE, Float32, spread
+from models.kernels.parts import FAST, LOOSE, Float32, spread, summed_blocks
 
 _BLOCK = 512  # rows at a time
-_PADDED = (
-    _BLOCK + 16
-)  # a line of them: at 512 apart all lines would want the same places of a cache
+_PADDED = _BLOCK + 16  # a line of them: at 512 apart all lines want the same places of a cache
 
 _ZERO = np.float32(0)
 
@@ -262,15 +260,9 @@ def squared_errors(
     sides = (losses, chosen, tuple(by_weights), tuple(by_biases))
     arrays = (states, actions, targets, tuple(weights), tuple(biases), *sides)
     spread(_squared_errors, agents * blocks, arrays)
-    if blocks == 1:
-        by_biases = [part.reshape(agents, 1, -1) for part in by_biases]
-        return losses[:, 0], chosen[:, 0], [part[:, 0] for part in by_weights], by_biases
-    return (
-        losses.sum(1),
-        chosen.sum(1),
-        [part.sum(1) for part in by_weights],
-        [part.sum(1)[:, None] for part in by_biases],
-    )
+    errors, values = summed_blocks([losses, chosen])
+    shifts = [part[:, None] for part in summed_blocks(by_biases)]
+    return errors, values, summed_blocks(by_weights), shifts
 
 
 def _blocks(states: Float32) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -64,6 +64,11 @@ def spread(kernel: Any, jobs: int, arrays: tuple[Any, ...], rows: int = 1) -> No
     kernel(*spans[0], *arrays)
     for other in others:
         other.result()
+
+
+def summed_blocks(parts: Sequence[Float32]) -> list[Float32]:
+    """The sum over the blocks (members, blocks, ...) of each array."""
+    return [array[:, 0] if array.shape[1] == 1 else array.sum(1) for array in parts]
 
 
 @cache

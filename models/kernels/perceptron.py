@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit
 from threadpoolctl import ThreadpoolController
 
-from models.kernels.parts import LOOSE, Float32, spread
+from models.kernels.parts import LOOSE, Float32, spread, summed_blocks
 
 _BLOCK = 512  # rows: at a few hundred features a layer of them stays in the second-level cache
 _NARROW = 8  # outputs up to which a layer is a loop
@@ -303,12 +303,7 @@ def differentiate(
     wanted = by_inputs if wants_inputs else None
     if not wants_parameters:
         return wanted, [], []
-    return wanted, _summed(by_weights), [array[:, None] for array in _summed(by_biases)]
-
-
-def _summed(parts: Sequence[Float32]) -> list[Float32]:
-    """The sum over the blocks (members, blocks, ...) of each array."""
-    return [array[:, 0] if array.shape[1] == 1 else array.sum(1) for array in parts]
+    return wanted, summed_blocks(by_weights), [array[:, None] for array in summed_blocks(by_biases)]
 
 
 @cache

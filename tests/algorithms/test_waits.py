@@ -7,14 +7,13 @@ from typing import get_args
 import pytest
 import torch
 from tape import do_as_on_a_gpu
+from test_capture import batches, learner_of
 from test_elbo import make_batch, make_vae
 from torch import nn
 from waits import Waits
 
-from algorithms.config import ElboConfig, LearnerConfig, Rule
+from algorithms.config import ElboConfig, Rule
 from algorithms.elbo import draw_posteriors, elbo
-from algorithms.learners import Batch, make_learner
-from algorithms.learners.base import OtherOutcomes
 from algorithms.optimisers import optimise
 
 ROWS, STATE, ACTIONS = 8, 4, 2
@@ -32,23 +31,7 @@ def test_waits_are_noticed() -> None:
 @pytest.mark.parametrize("rule", get_args(Rule))
 def test_update_rules(rule: Rule, muon: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     do_as_on_a_gpu(monkeypatch)
-    discrete = rule == "dqn"
-    config = LearnerConfig(
-        rule=rule,
-        critic_layers=(16, 16),
-        actor_layers=(16, 16),
-        learn_temperature=rule == "sac",
-        muon=muon,
-        gradient_clip=1.0,
-    )
-    sizes = (STATE, 1, 3) if discrete else (STATE, ACTIONS, None)
-    learner = make_learner(config, *sizes, agents=1, seed=0)
-    learner.set_normalisation(torch.zeros(STATE), 2 * torch.ones(STATE))
-    actions = torch.randint(3, (1, ROWS)) if discrete else torch.rand(1, ROWS, ACTIONS)
-    states, rewards = torch.randn(2, 1, ROWS, STATE), torch.randn(1, ROWS)
-    others = OtherOutcomes(torch.arange(ROWS), torch.rand(1, ROWS), rewards, states[0])
-    ones = torch.ones(1, ROWS)
-    batch = Batch(states[0], actions, rewards, states[1], ones, actions, others)
+    learner, batch = learner_of(rule, muon), next(batches(rule, "cpu"))
     learner.update(batch)  # whatever is prepared once
     with Waits() as waits:
         learner.update(batch)
