@@ -8,7 +8,8 @@ a time limit, so it is counted by the caller and never reported here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
 Scalar = TypeVar("Scalar", bound=np.generic)
 Start = Literal["origin", "wide"]
 Difference = Literal["reward", "dynamics"]
+Goal = Literal["hidden", "visible", "fixed"]
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
+Sim = Mapping[str, NDArray[Any]]
+"""What an exact reward needs beyond observations: `Spec.infos` by name, (..., width) float64, and
+`task`, (..., task), the task whose simulator lived through it."""
 Actions = NDArray[Any]
 """float32 in [-1, 1] where actions are continuous, int64 in [0, n_actions) where discrete."""
 
@@ -46,6 +51,9 @@ class Spec:
     cells: int | None = None  # cells of a per-cell reward head, None where there are none
     binary_reward: tuple[float, float] | None = None  # (low, high) where only these two occur
     collection_start: Start = "wide"  # where the published collection starts its episodes
+    goal: Goal = "hidden"  # visible: the first observation tells it; fixed: all tasks share it
+    solid_goal: bool = False  # the goal is a body that can be touched, so dynamics differ there
+    infos: Mapping[str, int] = field(default_factory=dict)  # widths of what `reward` takes as `sim`
 
     @property
     def observation_dim(self) -> int:
@@ -65,6 +73,7 @@ class Step(NamedTuple):
     rewards: Float32  # (n,)
     terminations: Bool  # (n,), the environment's own; time limits are not terminations
     successes: Bool  # (n,), whether the step ends in the goal
+    infos: Mapping[str, Float64] = {}  # `Spec.infos` by name, (n, width), after the step
 
 
 class Simulator(ABC):
@@ -120,6 +129,13 @@ class TaskFamily(ABC):
         for index in np.flatnonzero(~np.isfinite(tasks).all(axis=1))[:1]:
             raise TaskError(f"{self.spec.name}: task {index} is {tasks[index]}, not finite")
 
+    def split(self, name: str, seed: int) -> tuple[Float64, Float64]:
+        """Training and test tasks of a split that the field compares on, (n, task) and (m, task).
+
+        Raises TaskError where the family has none of that name; most have none at all.
+        """
+        raise TaskError(f"{self.spec.name} has no split {name!r}: its tasks are drawn from a seed")
+
     # Dynamics
 
     @abstractmethod
@@ -133,11 +149,11 @@ class TaskFamily(ABC):
         actions: Actions,
         next_observations: Float32,
         tasks: Float64,
-        sim: Any = None,
+        sim: Sim | None = None,
     ) -> Float32:
         """Reward r(s, a, s'; task) over the leading axes (...,), from (..., obs), (..., act), ...
 
-        `sim` carries what an exact reward needs beyond observations (`infos` of a trial), if any.
+        `sim` is needed where `spec.infos` names anything; others ignore it.
         """
 
     def termination(
@@ -146,7 +162,7 @@ class TaskFamily(ABC):
         actions: Actions,
         next_observations: Float32,
         tasks: Float64,
-        sim: Any = None,
+        sim: Sim | None = None,
     ) -> Bool:
         """Whether the environment itself ends at s', (...,); here never: goals are stayed in."""
         return np.zeros(common_shape(observations, actions, next_observations, tasks), np.bool_)
@@ -158,7 +174,7 @@ class TaskFamily(ABC):
         actions: Actions,
         next_observations: Float32,
         tasks: Float64,
-        sim: Any = None,
+        sim: Sim | None = None,
     ) -> Bool:
         """Whether s' lies in the task's goal, (...,)."""
 
@@ -184,6 +200,10 @@ class TaskFamily(ABC):
                 returns[:, episode] += step.rewards
                 observations = step.observations
         return returns
+
+    def goal_blind_returns(self, tasks: Float64, episodes: int | None = None) -> Float64 | None:
+        """Return per episode of the oracle kept from knowing the goal, (n, K), or None."""
+        return None
 
     def search_returns(self, tasks: Float64, episodes: int | None = None) -> Float64 | None:
         """Return per episode of a scripted search that does not know the task, (n, K), or None."""

@@ -35,7 +35,8 @@ def check(name: str) -> Callable[[Callable[[TaskFamily, Seed], None]], Any]:
 def _spec(family: TaskFamily, seed: Seed) -> None:
     spec = family.spec
     name = spec.name
-    require(re.fullmatch(r"[a-z][a-z0-9_]*", name), f"name is {name!r}, expected snake_case")
+    legal = re.fullmatch(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9-]*)?", name)
+    require(legal, f"name is {name!r}, expected snake_case, or benchmark/task-set")
     for field in ("observation_dim", "action_dim", "task_dim", "horizon", "episodes"):
         value = getattr(spec, field)
         require(value >= 1, f"{field} is {value}, expected at least 1")
@@ -97,6 +98,10 @@ def _shapes(family: TaskFamily, seed: Seed) -> None:
     require_array("Step.rewards", step.rewards, (n,), np.float32)
     require_array("Step.terminations", step.terminations, (n,), np.bool_)
     require_array("Step.successes", step.successes, (n,), np.bool_)
+    found = set(step.infos)
+    require(found == set(spec.infos), f"Step.infos has {found}, the spec names {set(spec.infos)}")
+    for name, width in spec.infos.items():
+        require_array(f"Step.infos[{name!r}]", step.infos[name], (n, width), np.float64)
     kind = np.float32 if spec.n_actions is None else np.int64
     actions = family.oracle_actions(step.observations, tasks)
     require_array("oracle_actions", actions, (n, spec.action_dim), kind)
@@ -155,32 +160,39 @@ def _aliasing(family: TaskFamily, seed: Seed) -> None:
 @check("reward, termination and success equal those of step")
 def _recomputed(family: TaskFamily, seed: Seed) -> None:
     data = roll_out(family, seed)
-    transitions, tasks = data.transitions(), data.tasks[:, None]
-    gap = np.abs(family.reward(*transitions, tasks) - data.rewards).max()
+    told = (*data.transitions(), data.tasks[:, None], data.sim())
+    gap = np.abs(family.reward(*told) - data.rewards).max()
     require(gap <= TOLERANCE, f"reward differs from that of step by up to {gap:.3g}")
-    ends = np.array_equal(family.termination(*transitions, tasks), data.terminations)
+    ends = np.array_equal(family.termination(*told), data.terminations)
     require(ends, "termination differs from that of step")
-    succeeds = np.array_equal(family.success(*transitions, tasks), data.successes)
+    succeeds = np.array_equal(family.success(*told), data.successes)
     require(succeeds, "success differs from that of step")
 
 
 @check("reward is pure and vectorised over leading axes")
 def _vectorised(family: TaskFamily, seed: Seed) -> None:
     data = roll_out(family, seed)
-    transitions, tasks = data.transitions(), data.tasks[:, None].copy()
-    for array in (*transitions, tasks):
+    transitions, tasks, sim = data.transitions(), data.tasks[:, None].copy(), data.sim()
+    for array in (*transitions, tasks, *(sim or {}).values()):
         array.flags.writeable = False  # an impure reward fails here, and is reported
-    rewards = family.reward(*transitions, tasks)
+    rewards = family.reward(*transitions, tasks, sim)
     shape = data.rewards.shape
     require_array("reward of (tasks, H, ...) arrays", rewards, shape, np.float32)
     before, actions, after = transitions
     for at in ((0, 0), (-1, 0), (0, -1), (-1, -1)):
-        alone = family.reward(before[at], actions[at], after[at], data.tasks[at[0]])
+        there = (
+            None
+            if sim is None
+            else {n: array[at[0], at[1] % array.shape[1]] for n, array in sim.items()}
+        )
+        alone = family.reward(before[at], actions[at], after[at], data.tasks[at[0]], there)
         require(np.shape(alone) == (), f"reward of one transition has shape {np.shape(alone)}")
         near = abs(float(alone) - float(rewards[at])) <= TOLERANCE
         require(near, "reward of one transition differs from that inside a batch")
     # Every transition under every task, which code written for rows would not broadcast.
-    crossed = family.reward(*data.transitions(extra_axis=True), data.tasks)
+    crossed = family.reward(
+        *data.transitions(extra_axis=True), data.tasks, data.sim(extra_axis=True)
+    )
     full = (*shape, len(data.tasks))
     require_array("reward of (tasks, H, 1, ...) under (tasks) tasks", crossed, full, np.float32)
     own = np.einsum("ihi->ih", crossed)
@@ -189,10 +201,12 @@ def _vectorised(family: TaskFamily, seed: Seed) -> None:
 
 @check("reward depends on the task where the spec says so")
 def _reward_differs(family: TaskFamily, seed: Seed) -> None:
-    if family.spec.tasks_differ_in != "reward":
+    if family.spec.tasks_differ_in != "reward" or family.spec.goal == "fixed":
         return
     data = roll_out(family, seed, start="origin", oracle=True)
-    crossed = family.reward(*data.transitions(extra_axis=True), data.tasks)
+    crossed = family.reward(
+        *data.transitions(extra_axis=True), data.tasks, data.sim(extra_axis=True)
+    )
     changes = np.abs(crossed - data.rewards[:, :, None]).max() > TOLERANCE
     require(changes, "reward is the same under every task, though tasks differ in reward")
 
@@ -202,6 +216,8 @@ def _dynamics_differ(family: TaskFamily, seed: Seed) -> None:
     data = roll_out(family, seed, start="origin", oracle=True)
     if not (data.observations[:, 0] == data.observations[0, 0]).all():
         return  # starts depend on the task, so paths say nothing about dynamics
+    if family.spec.solid_goal:
+        return  # said so, and told to whoever relabels
     differ = any(_paths_differ(family, data, leader) for leader in range(len(data.tasks)))
     if family.spec.tasks_differ_in == "reward":
         require(not differ, "tasks differ in dynamics, though the spec says in reward only")

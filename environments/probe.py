@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from environments.base import Actions, Bool, Float32, Float64, Start, TaskFamily
+from environments.base import Actions, Bool, Float32, Float64, Sim, Start, TaskFamily
 
 PROBED_TASKS = 8
 
@@ -22,12 +23,21 @@ class Rollout:
     rewards: Float32  # (tasks, H)
     terminations: Bool  # (tasks, H)
     successes: Bool  # (tasks, H)
+    infos: Mapping[str, Float64]  # (tasks, H, width)
 
     def transitions(self, extra_axis: bool = False) -> tuple[Float32, Actions, Float32]:
         """Copies of (s, a, s'), (tasks, H, ...), with room for a further task axis if asked for."""
         fields = (self.observations, self.actions, self.next_observations)
         s, a, after = (np.array(field[:, :, None] if extra_axis else field) for field in fields)
         return s, a, after
+
+    def sim(self, extra_axis: bool = False) -> Sim | None:
+        """What a reward needs beside the transitions, likewise; None where it needs nothing."""
+        if not self.infos:
+            return None
+        lived = np.broadcast_to(self.tasks[:, None], (*self.rewards.shape, self.tasks.shape[1]))
+        arrays = {**self.infos, "task": lived}
+        return {k: np.array(v[:, :, None] if extra_axis else v) for k, v in arrays.items()}
 
 
 def some_tasks(family: TaskFamily, seed: np.random.SeedSequence) -> Float64:
@@ -50,6 +60,7 @@ def roll_out(
     simulator = family.simulator(tasks, start)
     before = simulator.reset(rng)
     columns: list[tuple[np.ndarray, ...]] = []
+    infos: list[Mapping[str, Float64]] = []
     for time in range(family.spec.horizon):
         if oracle:
             actions = family.oracle_actions(before, tasks)
@@ -58,9 +69,12 @@ def roll_out(
         else:
             actions = family.scripted_actions(before, tasks, rng, 0.2)
         step = simulator.step(actions)
-        columns.append((before.copy(), actions, *(array.copy() for array in step)))
+        outcome = (step.observations, step.rewards, step.terminations, step.successes)
+        columns.append((before.copy(), actions, *(array.copy() for array in outcome)))
+        infos.append({name: array.copy() for name, array in step.infos.items()})
         before = step.observations
-    observations, taken, *outcome = (
+    observations, taken, after, rewards, ends, successes = (
         np.stack(column, axis=1) for column in zip(*columns, strict=True)
     )
-    return Rollout(tasks, observations, taken, *outcome)
+    kept = {name: np.stack([info[name] for info in infos], axis=1) for name in family.spec.infos}
+    return Rollout(tasks, observations, taken, after, rewards, ends, successes, kept)
