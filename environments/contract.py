@@ -180,11 +180,7 @@ def _vectorised(family: TaskFamily, seed: Seed) -> None:
     require_array("reward of (tasks, H, ...) arrays", rewards, shape, np.float32)
     before, actions, after = transitions
     for at in ((0, 0), (-1, 0), (0, -1), (-1, -1)):
-        there = (
-            None
-            if sim is None
-            else {n: array[at[0], at[1] % array.shape[1]] for n, array in sim.items()}
-        )
+        there = None if sim is None else {name: array[at] for name, array in sim.items()}
         alone = family.reward(before[at], actions[at], after[at], data.tasks[at[0]], there)
         require(np.shape(alone) == (), f"reward of one transition has shape {np.shape(alone)}")
         near = abs(float(alone) - float(rewards[at])) <= TOLERANCE
