@@ -20,7 +20,7 @@ Deliberate deviations from the published program:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,14 +39,16 @@ class ExperienceLog:
     """Every trial of every task of a group, allocated once and filled trial by trial.
 
     observations (tasks, trials, K, H + 1, obs) f4; actions (tasks, trials, K, H, act);
-    rewards, terminations (tasks, trials, K, H). `filled` trials hold data. `first_task` is the
-    number of the first task among all that are collected, for messages.
+    rewards, terminations (tasks, trials, K, H); infos by name (tasks, trials, K, H, width) f8.
+    `filled` trials hold data. `first_task` is the number of the first task among all that are
+    collected, for messages.
     """
 
     observations: Tensor
     actions: Tensor
     rewards: Tensor
     terminations: Tensor
+    infos: dict[str, Tensor] = field(default_factory=dict)
     filled: int = 0
     first_task: int = 0
 
@@ -63,6 +65,10 @@ class ExperienceLog:
             torch.zeros(*lead, spec.action_dim, dtype=kind),
             torch.zeros(lead),
             torch.zeros(lead, dtype=torch.bool),
+            {
+                name: torch.zeros(*lead, width, dtype=torch.float64)
+                for name, width in spec.infos.items()
+            },
             first_task=first_task,
         )
 
@@ -95,25 +101,28 @@ class ExperienceLog:
             rewards=self.rewards[task, done].numpy(),
             terminations=terminations,
             truncations=truncations,
-            infos={},
+            infos={name: array[task, done].numpy() for name, array in self.infos.items()},
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What a checkpoint needs: the filled part of every field."""
         done = slice(0, self.filled)
         return {
-            "log.observations": self.observations[:, done].contiguous().numpy(),
-            "log.actions": self.actions[:, done].contiguous().numpy(),
-            "log.rewards": self.rewards[:, done].contiguous().numpy(),
-            "log.terminations": self.terminations[:, done].contiguous().numpy(),
+            f"log.{name}": array[:, done].contiguous().numpy()
+            for name, array in self._fields().items()
         }
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take up the filled part from a checkpoint."""
         self.filled = arrays["log.rewards"].shape[1]
-        for name in ("observations", "actions", "rewards", "terminations"):
-            field: Tensor = getattr(self, name)
-            field[:, : self.filled] = torch.from_numpy(arrays[f"log.{name}"].copy())
+        for name, array in self._fields().items():
+            array[:, : self.filled] = torch.from_numpy(arrays[f"log.{name}"].copy())
+
+    def _fields(self) -> dict[str, Tensor]:
+        """Every array by the name that a checkpoint has for it."""
+        names = ("observations", "actions", "rewards", "terminations")
+        fields: dict[str, Tensor] = {name: getattr(self, name) for name in names}
+        return fields | {f"infos/{name}": array for name, array in self.infos.items()}
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
         """`batch` transitions a task, uniform over its filled steps: fields (tasks, batch, ...).
@@ -157,6 +166,9 @@ class Actor:
         self._random_share = random_share
         self._hold, self._acted = hold, 0
         self._held: Tensor | None = None
+
+    def begin_episode(self) -> None:
+        """Told before every episode; most behaviours do not care."""
 
     def random(self, rows: int) -> Tensor:
         """Uniform actions (rows, act)."""
@@ -211,6 +223,7 @@ def run_trials(
     block = slice(log.filled, log.filled + trials)
     lead = (tasks, trials)
     for episode in range(episodes):
+        actor.begin_episode()
         reset = simulator.reset(starts)
         log.check(reset, "observation", f"reset of episode {episode}")
         observation = torch.from_numpy(reset).view(*lead, -1)
@@ -230,6 +243,8 @@ def run_trials(
             log.actions[:, block, episode, step] = actions.view(*lead, -1)
             log.rewards[:, block, episode, step] = torch.from_numpy(result.rewards).view(lead)
             log.terminations[:, block, episode, step] = terminations
+            for name, info in result.infos.items():
+                log.infos[name][:, block, episode, step] = torch.from_numpy(info).view(*lead, -1)
     log.filled += trials
     returns: NDArray[np.float64] = log.rewards[:, block].double().sum((2, 3)).mean(1).numpy()
     return returns

@@ -6,7 +6,8 @@ exchanged:
 
 - `decoded_steps`: the steps are drawn from all logs. A task's own behaviour visits its own goal far
   more often than others do, so a decoder that sees only that learns "where a trial goes, the reward
-  is"; steps that do not depend on the task remove that bias.
+  is"; steps that do not depend on the task remove that bias. Where rewards under another task are
+  known for planned donors only, half of the steps are theirs and half the task's own.
 - `task_averaging`: the loss of posterior i is averaged over all training tasks that would have
   given the same rewards up to step i,
   $\frac{1}{|G_i|} \sum_{g' \in G_i} \ell(r_s(g'), f(m_i, x_s))$ with
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algorithms.config import RelabellingConfig
+from algorithms.donor_plans import DonorPlan
 from algorithms.donors import Donors
 from datasets.trials import Trials
 from environments.base import TaskFamily
@@ -81,8 +83,11 @@ def choose_decoded(
     encoded = own_steps(trials)
     decoded = encoded
     if config.enabled and config.decoded_steps is not None:
-        steps = _draw_steps(rng, donors, len(own), config.decoded_steps)
-        decoded = steps._replace(rewards=_rewards(family, steps, tasks[own][:, None]))
+        if donors.plan is not None:
+            decoded = _draw_planned_steps(rng, donors, donors.plan, own, config.decoded_steps)
+        else:
+            steps = _draw_steps(rng, donors, len(own), config.decoded_steps)
+            decoded = steps._replace(rewards=_rewards(family, steps, tasks[own][:, None]))
     if not (config.enabled and config.task_averaging):
         return decoded
     weights = explaining(agreement(encoded, own, family, tasks))
@@ -135,6 +140,40 @@ def _draw_steps(rng: np.random.Generator, donors: Donors, trials: int, count: in
         table.actions[here],
         table.observations[following],
         table.rewards[here],
+    )
+
+
+def _draw_planned_steps(
+    rng: np.random.Generator, donors: Donors, plan: DonorPlan, own: Int64, count: int
+) -> DecodedSteps:
+    """Steps (trials, count) whose rewards under the trials' tasks own (trials,) are known.
+
+    Half are of the tasks' own logs, since there the rewards are that matter most; half are of their
+    planned donors.
+    """
+    assert donors.firsts is not None
+    table = donors.trials
+    shape = (len(own), count)
+    steps, pieces = table.horizon, plan.horizon // table.horizon
+    place = rng.integers(0, plan.horizon, shape)
+    column = plan.draw_freely(rng, own, count)
+    target = own[:, None]
+    rows = donors.firsts[plan.task[target, column]] + plan.trial[target, column]
+    episode = plan.episode[target, column]
+    rewards = plan.rewards[target, column, place]
+    mine = rng.random(shape) < 0.5
+    for trial, task in enumerate(own):
+        pool = donors.pools[task]
+        at = mine[trial]
+        rows[trial, at] = pool[rng.integers(0, len(pool), at.sum())]
+        episode[trial, at] = rng.integers(0, table.episodes // pieces, at.sum())
+    slot, step = episode * pieces + place // steps, place % steps
+    rewards = np.where(mine, table.rewards[rows, slot, step], rewards)
+    return DecodedSteps(
+        table.observations[rows, slot, step],
+        table.actions[rows, slot, step],
+        table.observations[rows, slot, step + 1],
+        rewards,
     )
 
 

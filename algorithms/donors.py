@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algorithms.config import RelabellingConfig
+from algorithms.donor_plans import DonorPlan
 from algorithms.errors import AlgorithmError
 from datasets.trials import Trials
 from environments.base import TaskFamily
@@ -19,12 +20,17 @@ _DRAWS = 16  # attempts before a batch that nearly exhausts the donors is drawn 
 
 
 class Donors(NamedTuple):
-    """Behaviour to relabel from, and the tasks whose rewards it can be given."""
+    """Behaviour to relabel from, and the tasks whose rewards it can be given.
+
+    Where rewards need more than observations, only those of a plan are known.
+    """
 
     trials: Trials  # (rows, K, H, ...)
     pools: Sequence[Int64]  # a task, its rows that may be donors
     family: TaskFamily
     tasks: NDArray[np.float64]  # (tasks, task_dim), as many as pools
+    plan: DonorPlan | None = None
+    firsts: Int64 | None = None  # (tasks,) row of each task's first trial; with a plan
 
 
 def draw_donors(

@@ -12,6 +12,9 @@ the task's own agent acts in the episodes after the first high reward, which sho
 used, when it is no secret any more. In neither does behaviour tell the task before a reward does:
 an agent that learns from what knows its goal expects a reward wherever it heads.
 
+Where an exact reward needs simulator states, donors come from a plan (`algorithms.donor_plans`),
+whose rewards were recomputed in advance.
+
 A family whose tasks differ in dynamics is refused: behaviour under other dynamics has no exact
 counterpart (policy replaying, in collection, takes its place).
 """
@@ -24,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algorithms.config import RelabellingConfig
+from algorithms.donor_plans import DonorPlan
 from algorithms.donors import Donors, draw_donors
 from algorithms.elbo_batch import is_high
 from algorithms.errors import AlgorithmError
@@ -45,6 +49,16 @@ def check_relabelling(family: TaskFamily, tasks: int, config: RelabellingConfig)
         raise AlgorithmError(
             f"rewards cannot be relabelled: tasks of {spec.name} differ in dynamics; set "
             "relabelling.enabled to false and use policy replaying in collection"
+        )
+    if spec.goal != "hidden":
+        why = "the first observation tells the goal" if spec.goal == "visible" else "tasks share it"
+        raise AlgorithmError(
+            f"there is nothing to relabel in {spec.name}: {why}; set relabelling.enabled to false"
+        )
+    if spec.infos and config.task_averaging:
+        raise AlgorithmError(
+            f"relabelling.task_averaging needs rewards under every task, but those of {spec.name} "
+            "are known for planned donors only: set it to false"
         )
     if tasks < 2 and config.donors == "other-tasks":
         raise AlgorithmError("relabelling from other tasks needs at least two tasks, there is one")
@@ -132,15 +146,52 @@ def _led_by_donors(
     Each comes from another donor, the same slot, and gets the reward of the trial's own task. With
     `piece_persistence` a donor goes on in the next slot, with a chance drawn for each trial.
     """
+    if donors.plan is not None:
+        return _led_by_planned(rng, trials, own, lead, donors, donors.plan, config)
     rows, slots = draw_donors(rng, own, donors.pools, config, lead), np.arange(lead)
-    if config.piece_persistence:
-        chances = rng.uniform(0, config.piece_persistence, (len(rows), 1))
-        begins = rng.random(rows.shape) >= chances
-        since = np.maximum.accumulate(np.where(begins, slots, 0), axis=1)
-        rows = np.take_along_axis(rows, since, axis=1)
+    rows = _persisting(rng, rows, config)
     episodes = {name: getattr(donors.trials, name)[rows, slots] for name in _RELABELLED}
     leading = Trials(**episodes, infos={})
     return relabel_rewards(trials, leading, donors.family, donors.tasks[own], lead)
+
+
+def _persisting(rng: np.random.Generator, drawn: Int64, config: RelabellingConfig) -> Int64:
+    """Donors (n, slots), some of which go on in the slots after theirs."""
+    if not config.piece_persistence:
+        return drawn
+    chances = rng.uniform(0, config.piece_persistence, (len(drawn), 1))
+    begins = rng.random(drawn.shape) >= chances
+    since = np.maximum.accumulate(np.where(begins, np.arange(drawn.shape[1]), 0), axis=1)
+    return np.take_along_axis(drawn, since, axis=1)
+
+
+def _led_by_planned(
+    rng: np.random.Generator,
+    trials: Trials,
+    own: Int64,
+    lead: int,
+    donors: Donors,
+    plan: DonorPlan,
+    config: RelabellingConfig,
+) -> Trials:
+    """As `_led_by_donors`, from a plan; where trials are cut, slot s is piece s of an episode."""
+    assert donors.firsts is not None
+    drawn = _persisting(rng, plan.draw(rng, own, lead), config)
+    target = own[:, None]
+    rows = donors.firsts[plan.task[target, drawn]] + plan.trial[target, drawn]
+    steps = trials.horizon
+    pieces = plan.horizon // steps
+    piece = np.arange(lead) % pieces
+    slots = plan.episode[target, drawn] * pieces + piece
+    leading = {name: getattr(donors.trials, name)[rows, slots] for name in _RELABELLED}
+    inside = (piece * steps)[:, None] + np.arange(steps)  # (lead, steps) of the whole episode
+    there = (target[..., None], drawn[..., None], inside)
+    leading |= {"rewards": plan.rewards[there], "terminations": plan.terminations[there]}
+    joined = {
+        name: np.concatenate([leading[name], getattr(trials, name)[:, lead:]], 1)
+        for name in _RELABELLED
+    }
+    return Trials(**joined, infos={})
 
 
 def _fruitless(

@@ -7,7 +7,7 @@ and never reset inside a trial (BOReL, section 3; VariBAD, section 2). The polic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -80,6 +80,47 @@ class Rollouts:
         """Whether the goal was reached at any step of the trial, (n,)."""
         return np.asarray(self.successes.any((1, 2)))
 
+    @property
+    def episode_successes(self) -> NDArray[np.bool_]:
+        """Whether the goal was reached at any step of an episode, (n, K)."""
+        return np.asarray(self.successes.any(-1))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an agent is shown of each of n tasks before it acts: C episodes of somebody else.
+
+    observations (n, C, H + 1, obs) f4; actions (n, C, H, act); rewards (n, C, H) f4.
+    """
+
+    observations: NDArray[np.float32]
+    actions: NDArray[np.generic]
+    rewards: NDArray[np.float32]
+
+
+def gather_context(
+    family: TaskFamily,
+    tasks: NDArray[np.float64],
+    simulator: Simulator,
+    episodes: int,
+    noise: float,
+    rng: np.random.Generator,
+) -> Context:
+    """`episodes` episodes of the family's noisy script, which knows the tasks (n, task_dim)."""
+    observations, actions, rewards = [], [], []
+    for _ in range(episodes):
+        seen = [simulator.reset(rng)]
+        done, paid = [], []
+        for _ in range(family.spec.horizon):
+            done.append(family.scripted_actions(seen[-1], tasks, rng, noise))
+            step = simulator.step(done[-1])
+            seen.append(step.observations)
+            paid.append(step.rewards)
+        observations.append(np.stack(seen, 1))
+        actions.append(np.stack(done, 1))
+        rewards.append(np.stack(paid, 1))
+    return Context(np.stack(observations, 1), np.stack(actions, 1), np.stack(rewards, 1))
+
 
 @torch.no_grad()
 def roll_out(
@@ -91,16 +132,23 @@ def roll_out(
     start: Start,
     rng: np.random.Generator,
     device: str = "cpu",
+    simulator: Simulator | None = None,
+    context: Context | None = None,
 ) -> Rollouts:
     """Run one trial of `episodes` episodes on every task (n, task_dim), from the prior.
+
+    `simulator` is one of these tasks and that start, if there is one already; with a `context` the
+    belief begins as it leaves it, as a continued trial.
 
     Raises:
         AlgorithmError: the family starts episodes elsewhere than `start` says.
         DataError: an observation or a reward is NaN or infinite.
     """
     count, steps = len(tasks), family.spec.horizon
-    simulator = family.simulator(tasks, start)
+    simulator = family.simulator(tasks, start) if simulator is None else simulator
     belief = belief_filter.reset(count)
+    if context is not None:
+        belief = _read_context(belief_filter, context, device)
     observations = np.empty((count, episodes, steps + 1, family.spec.observation_dim), np.float32)
     actions, beliefs = [], [belief]
     rewards = np.empty((count, episodes, steps), np.float32)
@@ -129,6 +177,22 @@ def roll_out(
     return Rollouts(
         observations, stacked, rewards, torch.stack(beliefs, 1).cpu().numpy(), successes
     )
+
+
+def _read_context(belief_filter: OnlineFilter, context: Context, device: str) -> Tensor:
+    """The belief (n, 2L) after every step of the context, in order."""
+
+    def at(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+    for episode, step in np.ndindex(*context.rewards.shape[1:]):
+        belief = belief_filter.update(
+            at(context.actions[:, episode, step]),
+            at(context.rewards[:, episode, step]),
+            at(context.observations[:, episode, step + 1]),
+            at(context.observations[:, episode, step]),
+        )
+    return belief
 
 
 def _check_starts(simulator: Simulator, starts: NDArray[np.float32], start: Start) -> None:

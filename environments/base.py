@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,17 @@ class Simulator(ABC):
     def step(self, actions: Actions) -> Step:
         """Apply actions (n, act); raises TaskError where one is out of range or of wrong shape."""
 
+    def close(self) -> None:  # noqa: B027 - most hold nothing that needs letting go
+        """Let go of processes and the like; a closed simulator steps no more."""
+
+    def __enter__(self) -> Self:
+        """Itself; closed when the block ends."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
 
 class TaskFamily(ABC):
     """A set of tasks with one simulator, one pure reward and an oracle that knows the task.
@@ -105,6 +116,12 @@ class TaskFamily(ABC):
     """
 
     spec: ClassVar[Spec]
+    slow_steps: ClassVar[bool] = False  # a simulator's step is Python, better done by processes
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What data of the family should say of their making (simulator versions), JSON values."""
+        return {}
 
     # Tasks
 
@@ -178,6 +195,15 @@ class TaskFamily(ABC):
     ) -> Bool:
         """Whether s' lies in the task's goal, (...,)."""
 
+    def shared_prefix(self, own: Float64, targets: Float64, sim: Sim) -> Int64:
+        """First steps of n episodes that the targets' dynamics would have taken too, (n,).
+
+        own and targets (n, task); sim (n, H, ...) of episodes lived under `own`. Only where
+        `spec.solid_goal` says that this can be fewer than all.
+        """
+        length = next(iter(sim.values())).shape[1]
+        return np.full(len(targets), length)
+
     def cell(self, observations: Float32) -> Int64:
         """Cell index in [0, cells) of observations (..., obs), for per-cell reward heads."""
         raise TaskError(f"{self.spec.name} has no cells: its observations are continuous")
@@ -205,6 +231,14 @@ class TaskFamily(ABC):
         """Return per episode of the oracle kept from knowing the goal, (n, K), or None."""
         return None
 
+    def oracle_success(self, tasks: Float64) -> Bool | None:
+        """Whether the oracle solves the tasks, (n,), or None where nobody has asked yet."""
+        return None
+
+    def goal_blind_success(self, tasks: Float64) -> Bool | None:
+        """Likewise for the oracle kept from knowing the goal."""
+        return None
+
     def search_returns(self, tasks: Float64, episodes: int | None = None) -> Float64 | None:
         """Return per episode of a scripted search that does not know the task, (n, K), or None."""
         return None
@@ -217,12 +251,17 @@ class TaskFamily(ABC):
         return rng.integers(0, self.spec.n_actions, full)
 
     def scripted_actions(
-        self, observations: Float32, tasks: Float64, rng: np.random.Generator, noise: float
+        self,
+        observations: Float32,
+        tasks: Float64,
+        rng: np.random.Generator,
+        noise: float | Float64,
     ) -> Actions:
         """The oracle made noisy, (..., act).
 
-        Continuous actions get Gaussian noise of standard deviation `noise` and are clipped to
-        [-1, 1]; a discrete action is replaced by a uniform one with probability `noise`.
+        Continuous actions get Gaussian noise of standard deviation `noise`, one or (..., 1), and
+        are clipped to [-1, 1]; a discrete action is replaced by a uniform one with probability
+        `noise`.
         """
         actions = self.oracle_actions(observations, tasks)
         if self.spec.n_actions is None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from environments.errors import TaskError
 
 if TYPE_CHECKING:
-    from environments.base import TaskFamily
+    from environments.base import Goal, TaskFamily
 
 DOMAINS: dict[str, str] = {
     "gridworld": "environments.gridworld:Gridworld",
@@ -23,6 +25,43 @@ DOMAINS: dict[str, str] = {
     "escape_room": "environments.escape_room:EscapeRoom",
     "point_robot_wind": "environments.point_robot_wind:PointRobotWind",
 }
+
+
+BENCHMARKS: dict[str, Callable[[], tuple[str, ...]]] = {"ml1": lambda: ml1_names()}
+"""Task sets of each benchmark; the domain of one is `benchmark/task-set`, a family of its own."""
+
+
+def ml1_names() -> tuple[str, ...]:
+    """The 50 task sets of Meta-World's ML1."""
+    from environments.metaworld.facts import ALL
+
+    return ALL
+
+
+def canonical_domain(name: str) -> str:
+    """A domain's name as omrl spells it: `ml1/push-wall-v2` is `ml1/push-wall`.
+
+    Raises TaskError for a task set that its benchmark does not have, naming the nearest.
+    """
+    benchmark, slash, task_set = name.partition("/")
+    if not slash or benchmark not in BENCHMARKS:
+        return name
+    bare = re.sub(r"-v[123]$", "", task_set)
+    known = BENCHMARKS[benchmark]()
+    if bare not in known:
+        near = difflib.get_close_matches(bare, known, n=3, cutoff=0.4) or known[:3]
+        raise TaskError(
+            f"{benchmark} has no task set {task_set!r}; "
+            f"did you mean {' or '.join(map(repr, near))}?"
+        )
+    return f"{benchmark}/{bare}"
+
+
+def goal_of(name: str) -> Goal:
+    """Whether a benchmark's domain hides its goal, without loading a simulator."""
+    from environments.metaworld.facts import FACTS
+
+    return FACTS[canonical_domain(name).partition("/")[2]].goal
 
 
 _digests: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
@@ -36,6 +75,11 @@ def load_family(name: str) -> TaskFamily:
     """
     from environments.base import TaskFamily  # here, so that names alone need no numpy
 
+    name = canonical_domain(name)
+    if name.partition("/")[0] in BENCHMARKS:
+        from environments.metaworld.family import ml1_family
+
+        return ml1_family(name.partition("/")[2])()
     target = DOMAINS.get(name, name)
     module_name, colon, class_name = target.partition(":")
     if not colon:
@@ -59,6 +103,31 @@ def load_family(name: str) -> TaskFamily:
         return found()
     except Exception as error:  # abstract methods left out, or a constructor with arguments
         raise TaskError(f"cannot construct {target!r} without arguments: {error}") from error
+
+
+def load_policy(target: str | None) -> Any:
+    """A user's own `module:function`, which may lie in the working folder.
+
+    Raises TaskError where there is none.
+    """
+    if target is None:
+        raise TaskError("collect.behaviour is policy: name yours as collect.policy=module:function")
+    module_name, _, function = target.partition(":")
+    _allow_working_folder()
+    try:
+        found = getattr(importlib.import_module(module_name), function)
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise TaskError(f"cannot load the policy {target!r}: {reason}") from error
+    if not callable(found):
+        raise TaskError(f"{target!r} is not a function of observations, tasks and a generator")
+    return found
+
+
+def policy_source(target: str) -> str:
+    """Digest of the file that a user's own policy is written in. Raises as `load_policy`."""
+    load_policy(target)
+    return _file_digest(sys.modules[target.partition(":")[0]])
 
 
 def family_source(name: str) -> str | None:

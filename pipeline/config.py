@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from stages.config import (
     CollectConfig,
+    DonorsConfig,
     EvaluateConfig,
     OfflineConfig,
     RelabelConfig,
@@ -19,7 +20,7 @@ from stages.config import (
 )
 from stages.context import Precision
 
-SECTIONS = ("collect", "vae", "relabel", "offline", "evaluate")
+SECTIONS = ("collect", "donors", "vae", "relabel", "offline", "evaluate")
 
 
 class RunConfig(BaseModel):
@@ -28,6 +29,11 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     collect: CollectConfig
+    donors: DonorsConfig = Field(
+        DonorsConfig(),
+        # left out where default: runs of before keep their digests
+        exclude_if=lambda config: config == DonorsConfig(),
+    )
     vae: VaeConfig = VaeConfig()
     relabel: RelabelConfig = RelabelConfig()
     offline: OfflineConfig = OfflineConfig()

@@ -28,6 +28,7 @@ from pipeline.config import RuntimeConfig
 from pipeline.fit import check_fit
 from pipeline.overrides import (
     CollectOverrides,
+    DonorsOverrides,
     EvaluateOverrides,
     OfflineOverrides,
     RelabelOverrides,
@@ -35,7 +36,7 @@ from pipeline.overrides import (
     settings,
 )
 from pipeline.plan import REPORT, Step
-from pipeline.presets import load_config, preset_names
+from pipeline.presets import load_config, runnable_names
 from pipeline.records import run_name
 from pipeline.run import OnStep, RunRequest, RunResult, StageCall, execute
 from pipeline.store import Artefact, Store, default_root
@@ -44,14 +45,17 @@ from stages.context import check_device, check_precision
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-StageName = Literal["collect", "train-vae", "relabel", "train-offline", "evaluate", "report"]
+StageName = Literal[
+    "collect", "plan-donors", "train-vae", "relabel", "train-offline", "evaluate", "report"
+]
 
 if TYPE_CHECKING:
     Preset = str
 else:  # a drop-down in the form, checked at submission; a program may also give a YAML file
-    Preset = Annotated[str, Field(json_schema_extra={"enum": preset_names()})]
+    Preset = Annotated[str, Field(json_schema_extra={"enum": runnable_names()})]
 
 _NO_COLLECT, _NO_VAE, _NO_RELABEL = CollectOverrides(), VaeOverrides(), RelabelOverrides()
+_NO_DONORS = DonorsOverrides()
 _NO_OFFLINE, _NO_EVALUATE = OfflineOverrides(), EvaluateOverrides()
 _RUNTIME = RuntimeConfig(quiet=True)
 
@@ -117,6 +121,7 @@ def collect_vae_offline(
     refresh: list[StageName] = [],  # noqa: B006
     overrides: list[str] = [],  # noqa: B006
     collect: CollectOverrides = _NO_COLLECT,
+    donors: DonorsOverrides = _NO_DONORS,
     vae: VaeOverrides = _NO_VAE,
     relabel: RelabelOverrides = _NO_RELABEL,
     offline: OfflineOverrides = _NO_OFFLINE,
@@ -133,6 +138,7 @@ def collect_vae_offline(
         refresh: stages to make anew though they are in the store.
         overrides: any setting as KEY=VALUE, such as vae.kl_weight=0.1; they win over those below.
         collect: settings of the collection that differ from the preset's.
+        donors: settings of the donor plan that differ, where the domain has one.
         vae: settings of the belief encoder's training that differ.
         relabel: settings of state relabelling that differ.
         offline: settings of offline RL that differ.
@@ -144,8 +150,15 @@ def collect_vae_offline(
     Returns:
         The names of the runs.
     """
-    sections = (("collect", collect), ("vae", vae), ("relabel", relabel), ("offline", offline))
-    texts = [text for section in (*sections, ("evaluate", evaluate)) for text in settings(*section)]
+    sections = (
+        ("collect", collect),
+        ("donors", donors),
+        ("vae", vae),
+        ("relabel", relabel),
+        ("offline", offline),
+        ("evaluate", evaluate),
+    )
+    texts = [text for section in sections for text in settings(*section)]
     loaded = load_config(preset, [*texts, *overrides])
     check_fit(loaded)
     check_device(runtime.device)

@@ -22,6 +22,7 @@ from pipeline.documents import parse_value
 from pipeline.errors import ConfigError
 from stages.config import (
     CollectConfig,
+    DonorsConfig,
     EvaluateConfig,
     OfflineConfig,
     RelabelConfig,
@@ -85,12 +86,14 @@ def _text(value: Any) -> str:
 
 if TYPE_CHECKING:
     CollectOverrides: TypeAlias = Overrides
+    DonorsOverrides: TypeAlias = Overrides
     VaeOverrides: TypeAlias = Overrides
     RelabelOverrides: TypeAlias = Overrides
     OfflineOverrides: TypeAlias = Overrides
     EvaluateOverrides: TypeAlias = Overrides
 else:
     CollectOverrides = partial(CollectConfig)
+    DonorsOverrides = partial(DonorsConfig)
     VaeOverrides = partial(VaeConfig)
     RelabelOverrides = partial(RelabelConfig)
     OfflineOverrides = partial(OfflineConfig)

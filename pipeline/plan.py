@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel
 
-from environments.registry import family_source
+from environments.registry import family_source, load_family, policy_source
 from pipeline.building import Recipe
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
@@ -18,10 +18,17 @@ from pipeline.names import did_you_mean, printable
 from pipeline.store import Artefact
 
 REPORT = "report"
-STAGES = ("collect", "train-vae", "relabel", "train-offline", "evaluate", REPORT)
+STAGES = ("collect", "plan-donors", "train-vae", "relabel", "train-offline", "evaluate", REPORT)
 BLIND = "train-blind"
 
-VERSIONS = {"collect": 2, "train-vae": 4, "relabel": 6, "train-offline": 3, "evaluate": 3}
+VERSIONS = {
+    "collect": 2,
+    "plan-donors": 1,
+    "train-vae": 4,
+    "relabel": 6,
+    "train-offline": 3,
+    "evaluate": 3,
+}
 """Raised by hand when a stage gives other bytes for the same config: nothing stale is used then."""
 
 
@@ -41,8 +48,14 @@ class Step:
 
     @property
     def source(self) -> str | None:
-        """Digest of the file of a user's own family, which every stage calls; None for ours."""
-        return family_source(self.domain)
+        """Digest of a user's own files that the stage calls; None where there are none.
+
+        Every stage calls the family, collection the policy too.
+        """
+        policy = getattr(self.config, "policy", None)
+        digests = [family_source(self.domain), policy_source(policy) if policy else None]
+        found = [digest for digest in digests if digest is not None]
+        return " ".join(found) or None
 
     def recipe(self, seed: int, made: Mapping[str, Artefact], labels: Mapping[str, str]) -> Recipe:
         """What the store is asked for; `made` holds the artefacts of the steps before by name."""
@@ -67,10 +80,22 @@ def _steps(config: RunConfig) -> Iterator[Step]:
     collect, vae = "collect", "train-vae"
     yield _step(collect, "trials", "stages.collect:collect", "collect", config.collect)
     source = {"trials": collect}
-    yield _step(vae, "vae", "stages.train_vae:train_vae", "vae", config.vae, source)
+    plan, planned = "plan-donors", _needs_plan(config)
+    if any(planned.values()):
+        yield _step(
+            plan, "donor-plan", "stages.plan_donors:plan_donors", "donors", config.donors, source
+        )
+    known = {name: {"donors": plan} if needed else {} for name, needed in planned.items()}
+    inputs = source | known[vae]
+    yield _step(vae, "vae", "stages.train_vae:train_vae", "vae", config.vae, inputs)
     both = {"trials": collect, "vae": vae}
     yield _step(
-        "relabel", "hyper-states", "stages.relabel:relabel", "relabel", config.relabel, both
+        "relabel",
+        "hyper-states",
+        "stages.relabel:relabel",
+        "relabel",
+        config.relabel,
+        both | known["relabel"],
     )
     agent = _step(
         "train-offline",
@@ -87,6 +112,15 @@ def _steps(config: RunConfig) -> Iterator[Step]:
         judged["blind-agent"] = BLIND
     function = "stages.evaluate:evaluate"
     yield _step("evaluate", "scores", function, "evaluate", config.evaluate, judged)
+
+
+def _needs_plan(config: RunConfig) -> dict[str, bool]:
+    """Which stages draw donors whose rewards only a simulator's states tell."""
+    stated = bool(load_family(config.collect.domain).spec.infos)
+    return {
+        "train-vae": stated and config.vae.relabelling.enabled,
+        "relabel": stated and config.relabel.relabelled_copies > 0,
+    }
 
 
 def _step(

@@ -3,6 +3,8 @@
 A preset NAME is any of data_collection_config/NAME.yaml (section collect), vae_config/NAME.yaml
 (section vae) and offline_config/NAME.yaml (sections relabel, offline, evaluate). `extends: OTHER`
 in any of them puts the whole preset OTHER underneath; so a variant writes only what differs.
+`benchmark: NAME` makes it a template for all task sets of a benchmark, run as NAME/TASK-SET
+(`pipeline.templates`).
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from environments.registry import BENCHMARKS
 from pipeline.config import SECTIONS, RunConfig
 from pipeline.documents import Document, Origin, Path_, parse_value, read_document, value_text
 from pipeline.errors import ConfigError
 from pipeline.keys import complete
 from pipeline.names import checked_name, did_you_mean, printable
 from pipeline.problems import sentence
+from pipeline.templates import BENCHMARK, Instance, instance, is_instance
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
     "data_collection_config": ("collect",),
-    "vae_config": ("vae",),
+    "vae_config": ("donors", "vae"),
     "offline_config": ("relabel", "offline", "evaluate"),
 }
 _EXTENDS = "extends"
@@ -58,19 +62,44 @@ def is_file(preset: str) -> bool:
 
 def located_preset(preset: str) -> str:
     """A preset's name, or the absolute path of a user's file, from wherever it was named."""
+    if is_instance(preset):
+        return instance(preset).name
     return str(Path(preset).resolve()) if is_file(preset) else preset
 
 
 def preset_stem(preset: str) -> str:
     """What runs of a preset, or of a user's file, are called by default."""
-    return Path(preset).stem if is_file(preset) else preset
+    return Path(preset).stem if is_file(preset) else preset.replace("/", "-")
 
 
 def preset_names(root: Path | None = None) -> list[str]:
-    """All presets, in order."""
-    root = root or config_root()
-    found = {path.stem for folder in FOLDERS for path in (root / folder).glob("*.yaml")}
+    """All presets but for templates, in order."""
+    return sorted(_stems(root) - set(template_names(root)))
+
+
+def template_names(root: Path | None = None) -> list[str]:
+    """Presets that are run as NAME/TASK-SET, in order; companions are not among them."""
+    found = set()
+    for folder in FOLDERS:
+        for path in ((root or config_root()) / folder).glob("*.yaml"):
+            if any(line.startswith(f"{BENCHMARK}:") for line in path.read_text().splitlines()):
+                found.add(path.stem)
     return sorted(found)
+
+
+def runnable_names(root: Path | None = None) -> list[str]:
+    """Every name that `load_config` takes, in order."""
+    templates = [name for name in template_names(root) if not name.endswith("_visible")]
+    sets = {name: BENCHMARKS[name.partition("_")[0]]() for name in templates}
+    return [
+        *preset_names(root),
+        *(f"{template}/{task_set}" for template in templates for task_set in sets[template]),
+    ]
+
+
+def _stems(root: Path | None) -> set[str]:
+    root = root or config_root()
+    return {path.stem for folder in FOLDERS for path in (root / folder).glob("*.yaml")}
 
 
 def description(name: str, root: Path | None = None) -> str:
@@ -117,10 +146,41 @@ def load_config(
 
 
 def _load(preset: str, root: Path) -> Document:
+    if is_instance(preset):
+        return _load_instance(instance(preset), root)
     if not is_file(preset):
+        if preset in template_names(root):
+            raise ConfigError(
+                f"preset {preset!r} is for every task set of a benchmark: name one as well, such "
+                f"as {runnable_example(preset)}"
+            )
         return _load_preset(preset, root, ())
     document = read_document(Path(preset))
     return _over_base([(document, SECTIONS)], root, ())
+
+
+def _examples(root: Path) -> list[str]:
+    return [runnable_example(name) for name in template_names(root)[:1]]
+
+
+def runnable_example(template: str) -> str:
+    """A template on the first of its task sets."""
+    return f"{template}/{next(iter(BENCHMARKS[template.partition('_')[0]]()))}"
+
+
+def _load_instance(wanted: Instance, root: Path) -> Document:
+    """A template's settings, with the task set as the domain."""
+    templates = template_names(root)
+    if wanted.template not in templates:
+        hint = did_you_mean(wanted.template, templates)
+        raise ConfigError(f"unknown preset {printable(wanted.name)}; {hint}")
+    name = wanted.template
+    if not wanted.hides_its_goal and wanted.companion in templates:
+        wanted.say_visible()
+        name = wanted.companion
+    document = _load_preset(name, root, ())
+    _merge(document, Document({"collect": {"domain": wanted.domain}}, {}))
+    return document
 
 
 def _load_preset(
@@ -140,7 +200,7 @@ def _load_preset(
         if path.is_file():
             fragments.append((read_document(path, f"{folder}/{name}.yaml"), sections))
     if not fragments:
-        hint = did_you_mean(name, preset_names(root))
+        hint = did_you_mean(name, [*preset_names(root), *_examples(root)])
         raise ConfigError(f"{where}unknown preset {printable(name)}; {hint}")
     return _over_base(fragments, root, (*above, name))
 
@@ -154,6 +214,7 @@ def _over_base(
     for document, sections in fragments:
         origin = document.origins.get((_EXTENDS,))
         name = document.values.pop(_EXTENDS, None)
+        document.values.pop(BENCHMARK, None)
         _check_sections(document, sections)
         if origin is not None:
             if not isinstance(name, str):

@@ -117,7 +117,9 @@ def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:
         name=record.stem,
         preset=record.preset,
         overrides=list(record.overrides),
-        headline=record.preset == record.stem == record.domain and not record.overrides,
+        headline=record.preset == record.domain
+        and record.stem == preset_stem(record.preset)
+        and not record.overrides,
         seeds=alike,
         protocol=dict(first["protocol"]),
         return_sum=ReturnSum(

@@ -14,6 +14,7 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from environments.base import TaskFamily
 from environments.registry import load_family
 from stages.collect_groups import GroupJob, finished_group, split_groups
 from stages.collect_workers import run_groups
-from stages.config import CollectConfig
+from stages.config import CollectConfig, TasksConfig
 from stages.context import StageContext
 from stages.errors import StageError
 from stages.seeds import numpy_generator
@@ -44,6 +45,8 @@ def draw_tasks(family: TaskFamily, config: CollectConfig) -> TaskSplit:
         StageError: the counts do not fit the family.
     """
     rng = numpy_generator(config.tasks.seed, "tasks", family.spec.name)
+    if config.tasks.split is not None:
+        return _named_split(family, config.tasks)
     train, test, seen = config.tasks.train, config.tasks.test, config.tasks.test_tasks_seen
     finite = family.all_tasks()
     if text := config.tasks.misfit(family.spec.name, finite):
@@ -53,6 +56,18 @@ def draw_tasks(family: TaskFamily, config: CollectConfig) -> TaskSplit:
         return TaskSplit(drawn[:train], drawn[train:])
     shuffled = finite[rng.permutation(len(finite))]
     return TaskSplit(shuffled[:train], shuffled[:test] if seen else shuffled[train : train + test])
+
+
+def _named_split(family: TaskFamily, config: TasksConfig) -> TaskSplit:
+    assert config.split is not None
+    train, test = family.split(config.split, config.seed)
+    for role, wanted, found in (("train", config.train, train), ("test", config.test, test)):
+        if wanted > len(found):
+            raise StageError(
+                f"collect.tasks.{role} is {wanted}, but split {config.split!r} of "
+                f"{family.spec.name} has {len(found)} tasks to {role}"
+            )
+    return TaskSplit(train[: config.train], test[: config.test])
 
 
 def collect(
@@ -134,7 +149,18 @@ def _meta(config: CollectConfig, family: TaskFamily, split: TaskSplit) -> Collec
         action_dim=spec.action_dim,
         n_actions=spec.n_actions,
         test_tasks_seen=config.tasks.test_tasks_seen,
+        details=_details(config, family),
     )
+
+
+def _details(config: CollectConfig, family: TaskFamily) -> dict[str, Any]:
+    """What else a reader must know to use the data: versions of simulators, split and noise."""
+    details: dict[str, Any] = dict(family.provenance)
+    if config.tasks.split is not None:
+        details |= {"split": config.tasks.split, "task_seed": config.tasks.seed}
+    if details and config.behaviour == "scripted":
+        details["scripted_noise"] = config.scripted_noise
+    return details
 
 
 def _write_curves(path: Path, config: CollectConfig, returns: NDArray[np.float64]) -> None:

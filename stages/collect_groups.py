@@ -28,11 +28,11 @@ from algorithms.divergence import not_finite
 from algorithms.errors import DivergenceError
 from algorithms.learners.base import Learner
 from algorithms.learners.registry import make_learner
-from algorithms.scripted import ScriptedActor
+from algorithms.scripted import PolicyActor, ScriptedActor
 from datasets.checkpoints import CheckpointFile
 from datasets.files import fail_point
 from environments.base import TaskFamily
-from environments.registry import load_family
+from environments.registry import load_family, load_policy
 from stages.config import CollectConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
@@ -181,6 +181,9 @@ class Group:
             return ScriptedActor(
                 self.family, self.job.tasks, trials, self.starts, self.noise, config.scripted_noise
             )
+        if config.behaviour == "policy" and not random_round:
+            policy = load_policy(config.policy)
+            return PolicyActor(policy, self.family, self.job.tasks, trials, self.starts, self.noise)
         share = 1.0 if random_round or config.behaviour == "random" else self._epsilon()
         return Actor(self.learner, self.family, self.noise, share, config.random_hold)
 

@@ -30,9 +30,18 @@ class TasksConfig(FrozenConfig):
     test_tasks_seen: bool = Field(
         False, description="finite families: evaluate on the training tasks themselves"
     )
+    split: str | None = Field(
+        None,
+        # left out where null: earlier collections keep their fingerprints
+        exclude_if=lambda name: name is None,
+        description="a split that the field compares on, such as ml1 or idaq, of which the first "
+        "`train` and `test` tasks are taken; drawn from the seed if null",
+    )
 
     def misfit(self, family: str, known: Sized | None) -> str | None:
         """Why a family of these tasks (None: a continuum) cannot have these counts, if so."""
+        if self.split is not None and self.test_tasks_seen:
+            return "sets test_tasks_seen, but a split says what is tested: leave one of them out"
         if known is None:
             text = (
                 f"sets test_tasks_seen, but {family} has infinitely many tasks, so its test tasks"
@@ -52,8 +61,15 @@ class CollectConfig(FrozenConfig):
 
     domain: str = Field(description="a task family's name, or module:Class")
     tasks: TasksConfig = TasksConfig()
-    behaviour: Literal["learner", "scripted", "random"] = Field(
+    behaviour: Literal["learner", "scripted", "random", "policy"] = Field(
         "learner", description="how the logs' actions are chosen"
+    )
+    policy: str | None = Field(
+        None,
+        exclude_if=lambda name: name is None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="policy: your own `module:function`, which gives actions (n, act) for "
+        "observations (n, obs), tasks (n, task) and a NumPy generator",
     )
     start: Literal["origin", "wide"] = Field("wide", description="start distribution of the logs")
     episodes: PositiveInt | None = Field(None, description="K a trial; the family's own if null")
@@ -68,7 +84,10 @@ class CollectConfig(FrozenConfig):
     learner: LearnerConfig = LearnerConfig(critic_layers=(32, 32), actor_layers=(32, 32))
     epsilon_decay: PositiveInt = Field(50, description="dqn: rounds from random to greedy")
     epsilon_end: float = Field(0.0, ge=0, le=1, description="dqn: exploration at the end")
-    scripted_noise: NonNegativeFloat = Field(0.3, description="scripted: sd of the action noise")
+    scripted_noise: NonNegativeFloat | tuple[NonNegativeFloat, ...] = Field(
+        0.3,
+        description="scripted: sd of the action noise; of several, every episode draws its own",
+    )
     policy_replaying: float = Field(
         0.0,
         ge=0,
@@ -84,6 +103,20 @@ class CollectConfig(FrozenConfig):
     )
     group_size: PositiveInt = Field(
         20, description="tasks trained as one batched network; groups spread over workers"
+    )
+
+
+class DonorsConfig(FrozenConfig):
+    """Donor episodes whose rewards under other tasks are recomputed in advance.
+
+    Only for families whose exact rewards need simulator states.
+    """
+
+    episodes: PositiveInt = Field(48, description="donor episodes a task, spread over the others")
+    after_contact: Literal["keep", "drop"] = Field(
+        "keep",
+        description="families whose goal is a solid body: drop leaves out donors that touched it, "
+        "whose steps from then on could not have been those of the other task",
     )
 
 
@@ -185,6 +218,18 @@ class EvaluateConfig(FrozenConfig):
     episodes: PositiveInt | None = Field(None, description="K; the family's own if null")
     start: Literal["origin", "wide"] = Field("origin", description="start distribution")
     trials_per_task: PositiveInt = Field(1, description="trials a task; more for wide starts")
+    context_episodes: NonNegativeInt = Field(
+        0,
+        # left out where 0: scores made before there was any keep their fingerprints
+        exclude_if=lambda episodes: episodes == 0,
+        description="also evaluate with given context: the belief is first shown so many episodes "
+        "of the noisy script on the test task, as offline logs of it would; 0 leaves this out",
+    )
+    context_noise: NonNegativeFloat = Field(
+        0.3,
+        exclude_if=lambda noise: noise == 0.3,
+        description="sd of the script's action noise in given context",
+    )
     blind_share: float = Field(
         0.25, ge=0, le=1, description="updates of the task-blind agent, a share; 0 leaves it out"
     )

@@ -24,18 +24,22 @@ from algorithms.agent_files import (
     load_agent_description,
 )
 from algorithms.filtering import OnlineFilter
-from algorithms.rollouts import Agent, OracleAgent, Rollouts, roll_out
+from algorithms.rollouts import Agent, Context, OracleAgent, Rollouts, gather_context, roll_out
 from algorithms.vae_files import load_description, load_vae
 from datasets.checkpoints import save_tensors
 from datasets.files import write_json
-from datasets.trial_store import CollectionMeta, read_meta
+from datasets.flat_hdf5 import open_flat
+from datasets.trial_store import CollectionMeta, read_meta, task_path
 from environments.base import TaskFamily
+from environments.processes import parallel_simulator
 from environments.registry import load_family
 from stages.config import EvaluateConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
 from stages.precision import products
 from stages.seeds import numpy_generator
+
+GIVEN_CONTEXT = "agent_given_context"
 
 Contenders = dict[str, Agent]
 
@@ -65,31 +69,56 @@ def evaluate(
         contenders["oracle"] = OracleAgent(family, tasks)
     belief_filter = OnlineFilter(load_vae(inputs["vae"], context.device))
     rollouts: dict[str, Rollouts] = {}
+    jobs = len(contenders) + (1 if config.context_episodes else 0)
     with (
         products(context.device, "float32"),  # training alone may round
-        context.progress(len(contenders), "evaluate", "agent") as bar,
+        parallel_simulator(meta.family, family, tasks, config.start, context.workers) as simulator,
+        context.progress(jobs, "evaluate", "agent") as bar,
     ):
-        for name, agent in contenders.items():
+
+        def run(name: str, agent: Agent, shown: Context | None = None) -> None:
             if context.interrupted:
                 raise Interrupted("evaluate: stopped")
             rng = numpy_generator(seed, "evaluate", "starts")  # the same starts for every agent
             rollouts[name] = roll_out(
-                family, tasks, agent, belief_filter, episodes, config.start, rng, context.device
+                family,
+                tasks,
+                agent,
+                belief_filter,
+                episodes,
+                config.start,
+                rng,
+                context.device,
+                simulator,
+                shown,
             )
             bar.advance()
+
+        for name, agent in contenders.items():
+            run(name, agent)
+        if config.context_episodes:
+            rng = numpy_generator(seed, "evaluate", "context")
+            shown = gather_context(
+                family, tasks, simulator, config.context_episodes, config.context_noise, rng
+            )
+            run(GIVEN_CONTEXT, contenders["agent"], shown)
     count = config.trials_per_task
     returns = {name: _by_task(r.returns, count) for name, r in rollouts.items()}
-    success = {name: _by_task(r.solved[:, None], count)[:, 0] for name, r in rollouts.items()}
+    solved = {name: _by_task(r.solved[:, None], count)[:, 0] for name, r in rollouts.items()}
+    by_episode = {name: _by_task(r.episode_successes, count) for name, r in rollouts.items()}
     if config.start == "origin":
         returns |= _references(family, meta.tasks_test, episodes)
+        solved |= _reference_successes(family, meta.tasks_test)
     write_json(
         output / "scores.json",
         {
             "domain": family.spec.name,
-            "protocol": _protocol(config, meta, episodes),
+            "protocol": _protocol(config, meta, family, episodes),
             "tasks": meta.tasks_test.tolist(),
+            "data_return": _data_return(inputs["trials"], meta),
             "returns": {name: values.tolist() for name, values in returns.items()},
-            "success": {name: values.tolist() for name, values in success.items()},
+            "success": {name: values.tolist() for name, values in solved.items()},
+            "episode_success": {name: values.tolist() for name, values in by_episode.items()},
         },
     )
     _save_rollouts(output / "rollouts.safetensors", rollouts["agent"])
@@ -136,9 +165,34 @@ def _references(
     family: TaskFamily, tasks: NDArray[np.float64], episodes: int
 ) -> dict[str, NDArray[np.float64]]:
     """Returns (tasks, K) from the origin of who knows the task, and of a search if there is one."""
-    found = {"oracle": family.oracle_returns(tasks, episodes)}
-    searched = family.search_returns(tasks, episodes)
-    return found if searched is None else found | {"search": searched}
+    found = {
+        "oracle": family.oracle_returns(tasks, episodes),
+        "goal_blind": family.goal_blind_returns(tasks, episodes),
+        "search": family.search_returns(tasks, episodes),
+    }
+    return {name: returns for name, returns in found.items() if returns is not None}
+
+
+def _reference_successes(
+    family: TaskFamily, tasks: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Whether who knows the task, and who is kept from it, solve the tasks, (tasks,)."""
+    found = {
+        "oracle": family.oracle_success(tasks),
+        "goal_blind": family.goal_blind_success(tasks),
+    }
+    return {name: values.astype(np.float64) for name, values in found.items() if values is not None}
+
+
+def _data_return(folder: Path, meta: CollectionMeta) -> float:
+    """Mean return of an episode of the logs: what published scores are divided by."""
+    total, episodes = 0.0, 0
+    for task in range(len(meta.tasks_train)):
+        with open_flat(task_path(folder, task)) as file:
+            rewards = file.read("rewards")
+        total += float(rewards.sum(dtype=np.float64))
+        episodes += len(rewards) // meta.horizon
+    return total / episodes
 
 
 def _by_task(values: NDArray[Any], trials: int) -> NDArray[np.float64]:
@@ -148,9 +202,20 @@ def _by_task(values: NDArray[Any], trials: int) -> NDArray[np.float64]:
     return mean
 
 
-def _protocol(config: EvaluateConfig, meta: CollectionMeta, episodes: int) -> dict[str, Any]:
+def _protocol(
+    config: EvaluateConfig, meta: CollectionMeta, family: TaskFamily, episodes: int
+) -> dict[str, Any]:
     """Everything a reader needs to compare a score with another."""
-    return {
+    extra: dict[str, Any] = {}
+    if family.spec.goal != "hidden":
+        extra["goal"] = family.spec.goal
+    if "split" in meta.details:
+        extra["split"] = meta.details["split"]
+    if config.context_episodes:
+        extra["given_context"] = (
+            f"{config.context_episodes} episodes of the script, noise {config.context_noise:g}"
+        )
+    return extra | {
         "task_count": len(meta.tasks_test),
         "train_task_count": len(meta.tasks_train),
         "test_tasks_seen": meta.test_tasks_seen,

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from algorithms.donor_plans import DonorPlan, load_plan
 from algorithms.donors import Donors
 from algorithms.filtering import belief_rewards, encode_outcomes, encode_trials
 from algorithms.relabelling import check_relabelling, relabel_batch
@@ -87,7 +88,8 @@ def relabel(
         )
     donors = None
     if config.relabelled_copies:
-        donors = _read_donors(inputs["trials"], meta, family, config, seed)
+        plan = load_plan(inputs["donors"]) if "donors" in inputs else None
+        donors = _read_donors(inputs["trials"], meta, family, config, seed, plan)
     writer: HyperStateWriter | None = None
     with (
         products(context.device, "float32"),  # training alone may round
@@ -151,9 +153,19 @@ def _encode(
 
 
 def _read_donors(
-    folder: Path, meta: CollectionMeta, family: TaskFamily, config: RelabelConfig, seed: int
+    folder: Path,
+    meta: CollectionMeta,
+    family: TaskFamily,
+    config: RelabelConfig,
+    seed: int,
+    plan: DonorPlan | None,
 ) -> Donors:
-    """Trials of every task, equally many and drawn at random where all are too many to hold."""
+    """Trials of every task, equally many and drawn at random where all are too many to hold.
+
+    With a plan, the trials that it names.
+    """
+    if plan is not None:
+        return _read_planned(folder, meta, family, config, plan)
     rng = numpy_generator(seed, "relabel", "donors")
     tasks = len(meta.tasks_train)
     most = max(_COPIED_AT_ONCE, DONOR_STEPS // (tasks * meta.episodes * meta.horizon))
@@ -166,6 +178,28 @@ def _read_donors(
     firsts = np.cumsum([0, *(part.count for part in parts)])
     pools = [np.arange(*ends) for ends in pairwise(firsts)]
     return Donors(Trials.concatenate(parts), pools, family, meta.tasks_train)
+
+
+def _read_planned(
+    folder: Path,
+    meta: CollectionMeta,
+    family: TaskFamily,
+    config: RelabelConfig,
+    plan: DonorPlan,
+) -> Donors:
+    """The trials that a plan names, and the plan with their numbers among those."""
+    parts, trial = [], plan.trial.copy()
+    for task in range(len(meta.tasks_train)):
+        theirs = plan.task == task
+        named, trial[theirs] = np.unique(plan.trial[theirs], return_inverse=True)
+        trials = replace(read_trials(folder, task, meta).select(named), infos={})
+        pieces = config.relabelling.piece_steps
+        parts.append(trials if pieces is None else trials.cut(pieces))
+    firsts = np.cumsum([0, *(part.count for part in parts)])
+    pools = [np.arange(*ends) for ends in pairwise(firsts)]
+    renumbered = replace(plan, trial=trial)
+    joined = Trials.concatenate(parts)
+    return Donors(joined, pools, family, meta.tasks_train, renumbered, firsts[:-1])
 
 
 def _with_copies(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from algorithms.rollouts import MetaAgent, roll_out
 from algorithms.vae_files import load_vae
 from datasets.checkpoints import CheckpointFile
 from datasets.files import fail_point, read_json
+from environments.base import Simulator
+from environments.processes import parallel_simulator
 from environments.registry import load_family
 from models.kernels.parts import torch_resting
 from stages.config import OfflineConfig
@@ -56,7 +59,9 @@ Row = dict[str, float]
 class Evaluator:
     """Evaluates the agent in training on the test tasks, from the prior and from the origin."""
 
-    def __init__(self, vae_folder: Path, meta: Mapping[str, Any], seed: int, device: str) -> None:
+    def __init__(
+        self, vae_folder: Path, meta: Mapping[str, Any], seed: int, device: str, workers: int = 1
+    ) -> None:
         """Load the belief encoder.
 
         Raises:
@@ -74,10 +79,21 @@ class Evaluator:
         self._tasks = np.array(meta["tasks_test"], np.float64)
         self._episodes = int(meta["episodes"])
         self._seed, self._device = seed, device
+        self._name, self._workers = meta["family"], workers
+        self._simulator: Simulator | None = None
+
+    def close(self) -> None:
+        """Let go of the simulator's processes, if there are any."""
+        if self._simulator is not None:
+            self._simulator.close()
 
     def returns(self, agent: MetaAgent) -> NDArray[np.float64]:
         """Return of each episode on each test task, (tasks, K)."""
         rng = numpy_generator(self._seed, "train-offline", "evaluation")  # the same every time
+        if self._simulator is None:
+            self._simulator = parallel_simulator(
+                self._name, self._family, self._tasks, "origin", self._workers
+            )
         return roll_out(
             self._family,
             self._tasks,
@@ -87,6 +103,7 @@ class Evaluator:
             "origin",
             rng,
             self._device,
+            self._simulator,
         ).returns
 
 
@@ -273,7 +290,7 @@ def train_offline(
     torch.set_num_threads(context.threads)
     keep_freed_memory()
     meta = read_json(inputs["hyper-states"] / "meta.json")
-    evaluator = Evaluator(inputs["vae"], meta, seed, context.device)
+    evaluator = Evaluator(inputs["vae"], meta, seed, context.device, context.workers)
     role = "agent" if config.beliefs else "blind"
     order = numpy_generator(seed, "train-offline", role, "rotation")
     tasks = StoredTasks(inputs["hyper-states"], config)
@@ -292,7 +309,7 @@ def train_offline(
     sample = partial(residents.table.sample, config.batch_size)
     training = Training(learner, actor, sample, draws, config, context.checkpoints)
     training.restore()
-    with products(context.device, context.precision):
+    with products(context.device, context.precision), closing(evaluator):
         _train(training, residents, evaluator, context)
     save_description(output, description)
     save_weights(output / FINAL, actor, training.step)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.capture import Captured, graphs_on
+from algorithms.donor_plans import load_plan
 from algorithms.elbo import ElboTerms, elbo
 from algorithms.elbo_batch import ElboBatch, check_likelihood
 from algorithms.errors import DivergenceError
@@ -176,7 +177,8 @@ def train_vae(
     table = TrialTable.load(inputs["trials"], meta, config.validation_share, split)
     description = describe(config.model, meta.family, family.spec, meta.episodes, meta.horizon)
     vae = description.build(torch_generator(seed, "train-vae", "weights")).to(context.device)
-    source = BatchSource(table, family, config, seed, context.device)
+    plan = load_plan(inputs["donors"]) if "donors" in inputs else None
+    source = BatchSource(table, family, config, seed, context.device, plan)
     training = Training(vae, source, config, context.checkpoints)
     training.restore()
     with products(context.device, context.precision):

@@ -30,6 +30,11 @@ class TrialTable:
     training: tuple[Int64, ...]
     validation: tuple[Int64, ...]
 
+    @property
+    def firsts(self) -> Int64:
+        """Row of each task's first trial, (tasks,)."""
+        return np.searchsorted(self.task_of_row, np.arange(len(self.tasks)))
+
     @classmethod
     def load(
         cls, folder: Path, meta: CollectionMeta, share: float, rng: np.random.Generator

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from algorithms.decoding import DecodedSteps, TaskAverage, choose_decoded
+from algorithms.donor_plans import DonorPlan
 from algorithms.donors import Donors
 from algorithms.elbo import draw_posteriors, elbo
 from algorithms.elbo_batch import ElboBatch, make_batch
@@ -30,7 +31,13 @@ class BatchSource:
     """Draws relabelled training batches, and holds the fixed validation batches."""
 
     def __init__(
-        self, table: TrialTable, family: TaskFamily, config: VaeConfig, seed: int, device: str
+        self,
+        table: TrialTable,
+        family: TaskFamily,
+        config: VaeConfig,
+        seed: int,
+        device: str,
+        plan: DonorPlan | None = None,
     ) -> None:
         pieces = config.relabelling.piece_steps
         if config.relabelling.enabled and pieces is not None:
@@ -38,11 +45,12 @@ class BatchSource:
         self._table, self._family, self._config = table, family, config
         self._device = device
         self._seed = seed
+        self._training = self._donors(table.training, plan)
         self.rng = numpy_generator(seed, "train-vae", "batches")
         self.noise = torch_generator(seed, "train-vae", "noise", device=device)
         rows = join_rows(table.first_validation_rows(_VALIDATION_TRIALS))
         rng = numpy_generator(seed, "train-vae", "validation")
-        self.held_out, decoded = self._relabel(rng, rows, table.validation)
+        self.held_out, decoded = self._relabel(rng, rows, self._donors(table.validation, plan))
         size = config.tasks_per_batch * config.trials_per_task
         self._validation = [
             self._to_batch(self.held_out.select(part), _part(decoded, part), device)
@@ -54,7 +62,7 @@ class BatchSource:
         rows = self._table.draw_rows(
             self.rng, self._config.tasks_per_batch, self._config.trials_per_task
         )
-        return self._to_batch(*self._relabel(self.rng, rows, self._table.training), "cpu")
+        return self._to_batch(*self._relabel(self.rng, rows, self._training), "cpu")
 
     def draw_noise(self, batch: ElboBatch) -> tuple[Tensor, Tensor | None]:
         """A training batch's noise (B, T + 1, L), and which posteriors decode."""
@@ -76,15 +84,23 @@ class BatchSource:
         means: list[float] = (total / self.held_out.count).tolist()
         return means
 
+    def _donors(self, pools: tuple[NDArray[np.int64], ...], plan: DonorPlan | None) -> Donors:
+        """Donors from these rows alone."""
+        table = self._table
+        if plan is None:
+            return Donors(table.trials, pools, self._family, table.tasks)
+        firsts = table.firsts
+        kept = plan.among(np.concatenate(pools), firsts)
+        return Donors(table.trials, pools, self._family, table.tasks, kept, firsts)
+
     def _relabel(
         self,
         rng: np.random.Generator,
         rows: NDArray[np.int64],
-        pools: tuple[NDArray[np.int64], ...],
+        donors: Donors,
     ) -> tuple[Trials, DecodedSteps]:
         """The trials of those rows, relabelled, and what their posteriors decode."""
         table, config = self._table, self._config.relabelling
-        donors = Donors(table.trials, pools, self._family, table.tasks)
         own = table.task_of_row[rows]
         trials = relabel_batch(rng, table.trials.select(rows), own, donors, config)
         return trials, choose_decoded(rng, trials, own, donors, config)

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """List the presets, or print one in full."""
-    from pipeline.presets import description, load_config, preset_names
+    from pipeline.presets import description, load_config, preset_names, template_names
 
     if options.preset is not None:
         config = load_config(options.preset).config.model_dump(mode="json")
@@ -30,6 +30,11 @@ def main(options: argparse.Namespace) -> int:
     rows = [
         (name, load_config(name).config.collect.domain, description(name))
         for name in preset_names()
+    ]
+    rows += [
+        (f"{name}/TASK-SET", f"{name.partition('_')[0]}/TASK-SET", description(name))
+        for name in template_names()
+        if not name.endswith("_visible")
     ]
     if options.json:
         keys = ("preset", "domain", "description")

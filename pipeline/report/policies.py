@@ -5,10 +5,11 @@ No matplotlib here: the command line prints these tables too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,9 @@ from pipeline.statistics import Estimate, estimate
 POLICIES: dict[str, tuple[str, str]] = {
     "agent": ("agent", "#3478c6"),
     "agent_best": ("agent, best", "#7fb0e6"),
+    "agent_given_context": ("agent, given context", "#1f9aa8"),
     "oracle": ("oracle", "#2c9a68"),
+    "goal_blind": ("goal-blind script", "#b0892f"),
     "search": ("scripted search", "#9566cc"),
     "blind": ("task-blind", "#d9730d"),
     "random": ("random", "#868b93"),
@@ -31,7 +34,11 @@ NOTES = {
     "agent": "agent: the final checkpoint, which is the result.",
     "agent_best": "agent, best: the best checkpoint during training, chosen on these same test "
     "tasks, so it flatters.",
+    "agent_given_context": "agent, given context: its belief was first shown offline episodes of "
+    "the test task; the other rows gather their own context (online adaptation).",
     "oracle": "oracle: a scripted policy that knows the task.",
+    "goal_blind": "goal-blind script: the same script kept from knowing the goal; where it "
+    "succeeds too, success does not measure adaptation.",
     "search": "scripted search: sweeps for the goal at first, then goes straight to it.",
     "blind": "task-blind: the same update rule on states alone, without beliefs.",
 }
@@ -54,7 +61,7 @@ class PolicyScores:
     @property
     def fixed(self) -> bool:
         """Whether it is scripted, and so the same for every seed."""
-        return self.policy in ("oracle", "search")
+        return self.policy in ("oracle", "search", "goal_blind")
 
     @cached_property
     def estimate(self) -> Estimate:
@@ -110,10 +117,21 @@ def protocol_line(scores: Scores, seeds: int) -> str:
     seen = "seen in training" if protocol.get("test_tasks_seen") else "held out"
     return (
         f"Protocol: {count} test tasks ({seen}), start {protocol.get('start', '?')}, "
+        f"{_extras(protocol)}"
         f"{protocol.get('episodes', '?')} episodes of {protocol.get('horizon', '?')} steps from "
         f"the prior, {protocol.get('policy', 'deterministic')} policy, "
         f"{protocol.get('checkpoint', 'final')} checkpoint, {seeds} seed{'s' * (seeds != 1)}."
     )
+
+
+def _extras(protocol: Mapping[str, Any]) -> str:
+    """What only some domains have to say of a protocol."""
+    parts = [
+        f"split {protocol['split']}" if "split" in protocol else "",
+        f"goal {protocol['goal']}" if "goal" in protocol else "",
+        f"given context {protocol['given_context']}" if "given_context" in protocol else "",
+    ]
+    return "".join(f"{part}, " for part in parts if part)
 
 
 def headline_table(title: str, policies: Sequence[PolicyScores], protocol: str) -> Table:
@@ -145,6 +163,57 @@ def headline_table(title: str, policies: Sequence[PolicyScores], protocol: str) 
     )
 
 
+def adaptation_table(scores: Sequence[Scores], protocol: str) -> Table | None:
+    """Success of each episode, and returns over those of the expert and of the logs, by policy.
+
+    None where the domain has no goal-blind script: elsewhere the headline says it all.
+    """
+    first = scores[0]
+    if "goal_blind" not in first.returns or "oracle" not in first.returns:
+        return None
+    episodes = first.returns["agent"].shape[1]
+    rows: list[tuple[Cell, ...]] = []
+    for policy in (p for p in POLICIES if all(p in one.returns for one in scores)):
+        returns = np.stack([one.returns[policy] for one in scores])  # (seeds, tasks, K)
+        expert = np.stack([one.returns["oracle"] for one in scores])
+        solved = [one.episode_success.get(policy) for one in scores]
+        if all(part is not None for part in solved):
+            shares: tuple[Cell, ...] = tuple(
+                Share(x) for x in np.stack([p for p in solved if p is not None]).mean((0, 1))
+            )
+        else:  # scripted: every episode is alike
+            known = [one.success[policy].mean() for one in scores if policy in one.success]
+            shares = (Share(np.mean(known)) if known else None,) * episodes
+        data = first.data_return
+        rows.append(
+            (
+                label(policy),
+                float((returns[..., -1] / expert[..., -1]).mean()),
+                float(returns[..., -1].mean() / data) if data else None,
+                *shares,
+            )
+        )
+    return Table(
+        "adaptation",
+        "Adaptation: the last episode's return, and how many tasks each episode solves",
+        protocol,
+        (
+            "policy",
+            "over the expert's",
+            "over the logs'",
+            *(f"success ep. {k + 1}" for k in range(episodes)),
+        ),
+        tuple(rows),
+        (
+            "over the expert's: mean over tasks of the last episode's return over that of the "
+            "script that knows the goal, on the same task.",
+            "over the logs': last episode's mean return over the mean return of an episode of the "
+            "data, as the field's tables are normalised.",
+            "success: at any step of the episode.",
+        ),
+    )
+
+
 def task_table(policies: Sequence[PolicyScores], tasks: Float64, protocol: str) -> Table:
     """Summed return of every test task by policy, averaged over seeds."""
     means = [scores.sums.mean(axis=0) for scores in policies]
@@ -165,4 +234,5 @@ def run_table(title: str, folders: Sequence[Path]) -> str:
     """
     read = [Scores.read(folder / "scores.json") for folder in folders]
     protocol = protocol_line(read[0], len(read))
-    return headline_table(title, gather(read), protocol).plain_text()
+    tables = [headline_table(title, gather(read), protocol), adaptation_table(read, protocol)]
+    return "\n\n".join(table.plain_text() for table in tables if table is not None)

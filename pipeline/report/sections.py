@@ -22,10 +22,14 @@ _CELLS = {"cell_probabilities", "posterior"}
 def score_section(policies: Sequence[PolicyScores], seeds: Sequence[SeedOutputs]) -> Section:
     """The headline table, the returns by task, and both as figures."""
     protocol = scores.protocol_line(seeds[0].scores, len(seeds))
+    tables = (
+        scores.headline_table("Return of a trial", policies, protocol),
+        scores.adaptation_table([one.scores for one in seeds], protocol),
+    )
     return Section(
         "scores",
         "Scores",
-        tables=(scores.headline_table("Return of a trial", policies, protocol),),
+        tables=tuple(table for table in tables if table is not None),
         panels=(returns.episode_panel(policies), returns.task_panel(policies)),
         layout="wide",
     )
@@ -41,6 +45,7 @@ def tiles(policies: Sequence[PolicyScores]) -> tuple[Tile, ...]:
     for policy, what in (
         ("oracle", "oracle, knows the task"),
         ("search", "scripted search"),
+        ("goal_blind", "goal-blind script"),
         ("blind", "task-blind agent"),
     ):
         if policy in by_name:

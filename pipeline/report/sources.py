@@ -89,13 +89,19 @@ class Curves:
 
 @dataclass(frozen=True)
 class Scores:
-    """`scores.json` of one seed: returns policy -> (tasks, K), success policy -> (tasks,)."""
+    """`scores.json` of one seed: returns policy -> (tasks, K), success policy -> (tasks,).
+
+    episode_success policy -> (tasks, K); data_return is the mean return of an episode of the logs.
+    Scores of before there were these two have neither.
+    """
 
     domain: str
     protocol: Mapping[str, Any]
     tasks: Float64  # (tasks, task_dim)
     returns: Mapping[str, Float64]
     success: Mapping[str, Float64]
+    episode_success: Mapping[str, Float64] = field(default_factory=dict)
+    data_return: float | None = None
 
     @classmethod
     def read(cls, path: Path) -> Scores:
@@ -108,6 +114,11 @@ class Scores:
                 tasks=np.asarray(content["tasks"], dtype=np.float64),
                 returns={k: np.asarray(v, np.float64) for k, v in content["returns"].items()},
                 success={k: np.asarray(v, np.float64) for k, v in content["success"].items()},
+                episode_success={
+                    k: np.asarray(v, np.float64)
+                    for k, v in content.get("episode_success", {}).items()
+                },
+                data_return=content.get("data_return"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path} is not a scores file: {error!r}") from error

@@ -1,0 +1,243 @@
+"""Stage 1b, plan-donors: rewards of donor episodes under other tasks, where a simulator is needed.
+
+Families whose exact rewards need simulator states (`Spec.infos`) cannot be relabelled inside
+training at any useful rate. Here donor episodes are chosen for every training task and their
+rewards, terminations and shared steps are computed once, from the states in the logs. Later stages
+draw from them; a setting of theirs that changes leaves the plan cached.
+
+Before anything is relabelled, the logs are checked: under its own task an episode of every task
+must get back exactly the rewards that were recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algorithms.config import RelabellingConfig
+from algorithms.donor_plans import DonorPlan, choose_donors, save_plan
+from algorithms.relabelling import check_relabelling
+from datasets.checkpoints import CheckpointFile
+from datasets.files import write_json
+from datasets.flat_hdf5 import open_flat
+from datasets.trial_store import CollectionMeta, read_meta, read_trials, task_path
+from datasets.trials import Trials
+from environments.base import Sim, TaskFamily
+from environments.registry import load_family
+from stages.config import DonorsConfig
+from stages.context import Interrupted, StageContext
+from stages.errors import StageError
+from stages.seeds import numpy_generator
+
+Arrays = dict[str, NDArray[Any]]
+
+log = logging.getLogger("omrl.stages")
+
+_SAME_REWARD = 1e-6  # another processor may round otherwise; the same one gives 0.0
+
+
+@dataclass(frozen=True)
+class DonorJob:
+    """The episodes that one task gives as a donor: what a worker needs to relabel them."""
+
+    folder: Path
+    checkpoints: Path
+    donor: int
+    targets: NDArray[np.int64]  # (n,)
+    trials: NDArray[np.int64]  # (n,)
+    episodes: NDArray[np.int64]  # (n,)
+
+    @property
+    def checkpoint(self) -> CheckpointFile:
+        """Where the job's result is kept until all are done."""
+        return CheckpointFile(self.checkpoints / f"donor-{self.donor:04d}.safetensors")
+
+
+def plan_donors(
+    config: DonorsConfig,
+    seed: int,
+    inputs: Mapping[str, Path],
+    output: Path,
+    context: StageContext,
+) -> None:
+    """Relabel the planned donors of every task; writes plan.safetensors and plan.json.
+
+    Raises:
+        AlgorithmError: there is nothing to relabel, or only one task.
+        StageError: recorded rewards are not those of the family now.
+        Interrupted: the user asked to stop; finished donors are kept.
+    """
+    folder = inputs["trials"]
+    meta = read_meta(folder)
+    family = load_family(meta.family)
+    tasks = len(meta.tasks_train)
+    check_relabelling(family, tasks, RelabellingConfig())
+    rng = numpy_generator(seed, "plan-donors")
+    counts = [_count(folder, task) for task in range(tasks)]
+    chosen = choose_donors(rng, counts, meta.episodes, config.episodes)
+    task, trial, episode = chosen
+    jobs = []
+    for donor in range(tasks):
+        places = np.nonzero(task == donor)
+        jobs.append(
+            DonorJob(folder, context.checkpoints, donor, places[0], trial[places], episode[places])
+        )
+    results: dict[int, Arrays] = {}
+    with context.progress(tasks, "plan-donors", "donor") as bar:
+        for donor, arrays in _run(jobs, context):
+            results[donor] = arrays
+            bar.advance()
+    plan = _assemble(chosen, results, family.spec.horizon, config)
+    _write(output, plan, results, family)
+
+
+def _count(folder: Path, task: int) -> int:
+    with open_flat(task_path(folder, task)) as file:
+        return int(file.attributes["trials"])
+
+
+def _run(jobs: list[DonorJob], context: StageContext) -> Iterator[tuple[int, Arrays]]:
+    """Each donor's arrays as they are done, in processes where that helps."""
+    if context.workers < 2 or len(jobs) < 2:
+        for job in jobs:
+            yield job.donor, relabel_donor(job)
+            _stop_if_asked(context)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(context.workers, len(jobs)), spawn) as pool:
+        futures = {pool.submit(relabel_donor, job): job.donor for job in jobs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+                _stop_if_asked(context)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _stop_if_asked(context: StageContext) -> None:
+    if context.interrupted:
+        raise Interrupted("plan-donors: stopped after a whole donor")
+
+
+def relabel_donor(job: DonorJob) -> Arrays:
+    """A donor's episodes under their targets: rewards, terminations (n, H), shared (n,).
+
+    `gap` is how far the recomputed rewards of some of its own episodes are from the recorded ones.
+    """
+    stored = job.checkpoint.load()
+    if stored is not None:
+        return stored[0]
+    meta = read_meta(job.folder)
+    family = load_family(meta.family)
+    trials = read_trials(job.folder, job.donor, meta)
+    gap = _own_gap(family, trials, meta, job.donor)
+    observations = trials.observations[job.trials, job.episodes]
+    actions = trials.actions[job.trials, job.episodes]
+    sim = _sim(trials, job.trials, job.episodes, meta.tasks_train[job.donor])
+    targets = meta.tasks_train[job.targets]
+    told = (observations[:, :-1], actions, observations[:, 1:], targets[:, None], sim)
+    arrays: Arrays = {
+        "rewards": family.reward(*told).astype(np.float32, copy=False),
+        "terminations": family.termination(*told),
+        "shared": _shared(family, sim, targets, meta.horizon),
+        "gap": np.array(gap),
+    }
+    job.checkpoint.save(arrays, {})
+    return arrays
+
+
+def _shared(
+    family: TaskFamily, sim: Sim, targets: NDArray[np.float64], horizon: int
+) -> NDArray[np.int64]:
+    if not family.spec.solid_goal or not len(targets):
+        return np.full(len(targets), horizon)
+    return family.shared_prefix(np.asarray(sim["task"][:, 0]), targets, sim)
+
+
+def _own_gap(family: TaskFamily, trials: Trials, meta: CollectionMeta, task: int) -> float:
+    """How far recomputed rewards of a task's first and last episode are from the recorded ones.
+
+    Raises:
+        StageError: it is more than rounding.
+    """
+    rows, slots = np.array([0, trials.count - 1]), np.array([0, trials.episodes - 1])
+    observations = trials.observations[rows, slots]
+    own = meta.tasks_train[task]
+    sim = _sim(trials, rows, slots, own)
+    again = family.reward(
+        observations[:, :-1], trials.actions[rows, slots], observations[:, 1:], own, sim
+    )
+    gap = float(np.abs(again - trials.rewards[rows, slots]).max())
+    if not gap <= _SAME_REWARD:
+        made, now = dict(meta.details), dict(family.provenance)
+        raise StageError(
+            f"plan-donors: rewards of task {task} recomputed from its states differ from the "
+            f"recorded ones by up to {gap:.3g}, so the data are of another simulator (data: "
+            f"{made or 'unknown'}, now: {now}); collect anew, or install what made them"
+        )
+    return gap
+
+
+def _sim(
+    trials: Trials,
+    rows: NDArray[np.int64],
+    slots: NDArray[np.int64],
+    task: NDArray[np.float64],
+) -> dict[str, NDArray[Any]]:
+    """What a reward needs of some episodes, (n, H, ...)."""
+    found = {name: array[rows, slots] for name, array in trials.infos.items()}
+    lead = (len(rows), trials.horizon)
+    return found | {"task": np.broadcast_to(task, (*lead, len(task)))}
+
+
+def _assemble(
+    chosen: tuple[NDArray[np.int64], ...],
+    results: Mapping[int, Arrays],
+    horizon: int,
+    config: DonorsConfig,
+) -> DonorPlan:
+    task, trial, episode = chosen
+    rewards = np.empty((*task.shape, horizon), np.float32)
+    terminations = np.empty(rewards.shape, np.bool_)
+    shared = np.empty(task.shape, np.int64)
+    for donor, arrays in results.items():
+        places = np.nonzero(task == donor)
+        rewards[places] = arrays["rewards"]
+        terminations[places] = arrays["terminations"]
+        shared[places] = arrays["shared"]
+    usable = shared == horizon if config.after_contact == "drop" else np.ones_like(task, np.bool_)
+    return DonorPlan(task, trial, episode, rewards, terminations, shared, usable)
+
+
+def _write(
+    output: Path, plan: DonorPlan, results: Mapping[int, Arrays], family: TaskFamily
+) -> None:
+    save_plan(output, plan)
+    touched = float((plan.shared < plan.horizon).mean())
+    if family.spec.solid_goal:
+        log.warning(
+            "%s: the goal is a solid body; %.0f %% of the planned donors touch it, and their "
+            "relabelled steps from then on could not have been lived in the other task (%s)",
+            family.spec.name,
+            100 * touched,
+            "left out" if not plan.usable.all() else "kept; donors.after_contact=drop leaves them",
+        )
+    write_json(
+        output / "plan.json",
+        {
+            "donor_episodes": int(plan.task.size),
+            "transitions": int(plan.rewards.size),
+            "largest_own_gap": max(float(arrays["gap"]) for arrays in results.values()),
+            "share_touching_the_goal": touched,
+            "usable": int(plan.usable.sum()),
+        },
+    )
