@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel
 
+from environments.errors import TaskError
 from environments.registry import family_source, load_family, policy_source
 from pipeline.building import Recipe
 from pipeline.config import RunConfig
@@ -116,7 +117,10 @@ def _steps(config: RunConfig) -> Iterator[Step]:
 
 def _needs_plan(config: RunConfig) -> dict[str, bool]:
     """Which stages draw donors whose rewards only a simulator's states tell."""
-    stated = bool(load_family(config.collect.domain).spec.infos)
+    try:
+        stated = bool(load_family(config.collect.domain).spec.infos)
+    except TaskError:  # told by who checks whether a configuration fits
+        stated = False
     return {
         "train-vae": stated and config.vae.relabelling.enabled,
         "relabel": stated and config.relabel.relabelled_copies > 0,

@@ -26,7 +26,7 @@ from pipeline.locks import KeyLock
 from pipeline.manifest import FINGERPRINT_DIGITS, Manifest, damage, read_manifest
 from pipeline.names import did_you_mean, printable
 
-KINDS = ("trials", "vae", "hyper-states", "agent", "scores")
+KINDS = ("trials", "donor-plan", "vae", "hyper-states", "agent", "scores")
 _FINGERPRINT = re.compile(rf"[0-9a-f]{{{FINGERPRINT_DIGITS}}}")
 _FOLDERS = ("artefacts", "records", "reports", "logs", ".locks", ".tmp", ".trash", ".checkpoints")
 

@@ -8,6 +8,7 @@ is `NAME/TASK-SET`. Where the task set hides no goal and there is a template of 
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 
 from environments.errors import TaskError
@@ -55,7 +56,7 @@ class Instance:
 
 def is_instance(preset: str) -> bool:
     """Whether a preset's name is that of a template on a task set."""
-    return "/" in preset and not preset.endswith((".yaml", ".yml"))
+    return re.fullmatch(r"[a-z][a-z0-9_]*/[A-Za-z0-9][\w-]*", preset, re.ASCII) is not None
 
 
 def instance(preset: str, benchmark: str | None = None) -> Instance:

@@ -2,9 +2,9 @@
 
 Meta-World (Yu et al., 2019), version 3.1.1, rewards of version 2. A task is metaworld's `rand_vec`:
 where an object or a fixture stands and, of six numbers, the goal. An episode has 500 steps and
-never terminates. Rewards need more than observations (robot kinematics), so logs keep `qpos`, from which
-they are recomputed bit for bit: the layout is that of the task lived in, and only the target is the
-other task's. (Setting the other task would move its fixtures and objects as well.)
+never terminates. Rewards need more than observations (robot kinematics), so logs keep `qpos`, from
+which they are recomputed bit for bit: the layout is that of the task lived in, and only the target
+is the other task's. (Setting the other task would move its fixtures and objects as well.)
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def test_a_dry_run_runs_nothing(toy: Store, capsys: Capture, call_log: Path) -> 
             "--refresh: unknown stage 'relable'; did you mean 'relabel'?",
         ),
         ("run toy --refresh relabel,evalute", "--refresh: unknown stage 'evalute'; did you mean"),
-        ("run toy --refresh ,", "--refresh: name a stage: collect, train-vae, relabel"),
+        ("run toy --refresh ,", "--refresh: name a stage: collect, plan-donors, train-vae"),
         ("run toy --from evalute", "--from: unknown stage 'evalute'; did you mean 'evaluate'?"),
         ("run toy --device mps", "--device mps: must be cpu, cuda or cuda:N"),
         ("run toy --device gpu", "--device gpu: must be cpu, cuda or cuda:N"),

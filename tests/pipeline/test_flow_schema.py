@@ -14,7 +14,7 @@ from environments.registry import DOMAINS
 from pipeline import flows
 from pipeline.flows import StageName, collect_vae_offline
 from pipeline.plan import STAGES
-from pipeline.presets import preset_names
+from pipeline.presets import runnable_names
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def validator() -> Draft202012Validator:
 def test_stages_and_presets_are_choices() -> None:
     assert get_args(StageName) == STAGES
     properties = collect_vae_offline.parameters.properties
-    assert properties["preset"]["enum"] == preset_names()
+    assert properties["preset"]["enum"] == runnable_names()
     assert properties["refresh"]["items"]["enum"] == list(STAGES)
     assert collect_vae_offline.parameters.required == ["preset"]
 
@@ -87,6 +87,6 @@ def test_every_domain_has_a_deployment_of_this_flow() -> None:
         assert (REPOSITORY / path).samefile(flows.__file__)
         assert hasattr(flows, function)
         assert entry["parameters"] == {"preset": name}
-        assert name in preset_names()
+        assert name in runnable_names()
         assert entry["work_pool"]["name"] == "local"
     assert "set_working_directory" in next(iter(document["pull"][0]))

@@ -92,7 +92,7 @@ BAD_SECTIONS = {
     ),
     "section of another folder": (
         "offline:\n  updates: 3\n",
-        "vae_config/bad.yaml:1: unknown section 'offline'; known: vae, extends",
+        "vae_config/bad.yaml:1: unknown section 'offline'; known: donors, vae, extends",
     ),
     "misspelt section": ("vea:\n  updates: 3\n", "unknown section 'vea'; did you mean 'vae'?"),
     "empty section": ("vae:\n", "vae_config/bad.yaml:1: section 'vae' is empty"),
