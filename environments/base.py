@@ -105,6 +105,7 @@ class TaskFamily(ABC):
     """
 
     spec: ClassVar[Spec]
+    slow_steps: ClassVar[bool] = False  # whether a simulator is worth splitting over processes
 
     # Tasks
 
@@ -142,6 +143,24 @@ class TaskFamily(ABC):
     def simulator(self, tasks: Float64, start: Start = "origin") -> Simulator:
         """A simulator of len(tasks) environments; raises TaskError for an illegal task or start."""
 
+    def check_actions(self, actions: Actions, count: int) -> None:
+        """Raise TaskError unless actions are (count, act), of the right kind and in range."""
+        name, n_actions = self.spec.name, self.spec.n_actions
+        expected = (count, self.spec.action_dim)
+        if actions.shape != expected:
+            raise TaskError(f"{name}: actions have shape {actions.shape}, expected {expected}")
+        kind = np.floating if n_actions is None else np.integer
+        if not np.issubdtype(actions.dtype, kind):
+            raise TaskError(f"{name}: actions are {actions.dtype}, expected {kind.__name__}")
+        low, high = (-1, 1) if n_actions is None else (0, n_actions - 1)
+        # Written so that NaN, which compares false, is refused as well.
+        if not (actions.min() >= low and actions.max() <= high):
+            row = np.flatnonzero(~((actions >= low) & (actions <= high)).all(axis=1))[0]
+            raise TaskError(
+                f"{name}: the action of environment {row} is {actions[row]}, "
+                f"expected values in [{low}, {high}]"
+            )
+
     @abstractmethod
     def reward(
         self,
@@ -178,6 +197,14 @@ class TaskFamily(ABC):
     ) -> Bool:
         """Whether s' lies in the task's goal, (...,)."""
 
+    def shared_prefix(self, own: Float64, target: Float64, sim: Sim) -> Int64:
+        """First steps that the target task's physics would have taken too, (n,).
+
+        Of n episodes lived under tasks `own` (n, task), with `Spec.infos` in `sim` (n, H, width),
+        relabelled to tasks `target` (n, task). All of them, unless goals can be touched.
+        """
+        return np.full(len(own), next(iter(sim.values())).shape[1], np.int64)
+
     def cell(self, observations: Float32) -> Int64:
         """Cell index in [0, cells) of observations (..., obs), for per-cell reward heads."""
         raise TaskError(f"{self.spec.name} has no cells: its observations are continuous")
@@ -205,6 +232,14 @@ class TaskFamily(ABC):
         """Return per episode of the oracle kept from knowing the goal, (n, K), or None."""
         return None
 
+    def oracle_success(self, tasks: Float64) -> Bool | None:
+        """Whether any step of the oracle's episode from the origin succeeds, (n,), or None."""
+        return None
+
+    def goal_blind_success(self, tasks: Float64) -> Bool | None:
+        """The same of the oracle kept from knowing the goal, (n,), or None."""
+        return None
+
     def search_returns(self, tasks: Float64, episodes: int | None = None) -> Float64 | None:
         """Return per episode of a scripted search that does not know the task, (n, K), or None."""
         return None
@@ -217,14 +252,19 @@ class TaskFamily(ABC):
         return rng.integers(0, self.spec.n_actions, full)
 
     def scripted_actions(
-        self, observations: Float32, tasks: Float64, rng: np.random.Generator, noise: float
+        self,
+        observations: Float32,
+        tasks: Float64,
+        rng: np.random.Generator,
+        noise: float | Float64,
     ) -> Actions:
-        """The oracle made noisy, (..., act).
+        """The oracle made noisy, (..., act); `noise` may be one number a row, (...,).
 
         Continuous actions get Gaussian noise of standard deviation `noise` and are clipped to
         [-1, 1]; a discrete action is replaced by a uniform one with probability `noise`.
         """
         actions = self.oracle_actions(observations, tasks)
+        noise = np.asarray(noise, np.float64)[..., None]
         if self.spec.n_actions is None:
             noisy = actions + noise * rng.standard_normal(actions.shape)
             return np.clip(noisy, -1.0, 1.0).astype(np.float32)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from environments.errors import TaskError
+from environments.metaworld.facts import ALL as ML1
+from environments.metaworld.facts import canonical
 
 if TYPE_CHECKING:
     from environments.base import TaskFamily
@@ -24,26 +26,36 @@ DOMAINS: dict[str, str] = {
     "point_robot_wind": "environments.point_robot_wind:PointRobotWind",
 }
 
+NAMES: tuple[str, ...] = (*DOMAINS, *ML1)
 
+_families: dict[str, TaskFamily] = {}  # of ML1, whose expert's returns are kept for a process
 _digests: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
 
 
+def canonical_domain(name: str) -> str:
+    """`ml1/push-wall` for its spellings with -v2 and -v3 as well; other names as they are."""
+    return canonical(name)
+
+
 def load_family(name: str) -> TaskFamily:
-    """The family of a domain name, or of a user's own `module:Class`.
+    """The family of a domain name, of a Meta-World task, or of a user's own `module:Class`.
 
     A user's module may lie in the working folder. Raises TaskError for an unknown name, naming
     the nearest ones, and for a module or class that does not load as a task family.
     """
     from environments.base import TaskFamily  # here, so that names alone need no numpy
 
+    name = canonical_domain(name)
+    if name in ML1:
+        return _ml1(name)
     target = DOMAINS.get(name, name)
     module_name, colon, class_name = target.partition(":")
     if not colon:
-        near = difflib.get_close_matches(name, DOMAINS, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name, NAMES, n=3, cutoff=0.4)
         hint = (
             f"did you mean {' or '.join(map(repr, near))}?"
             if near
-            else f"known: {', '.join(DOMAINS)}"
+            else f"known: {', '.join(DOMAINS)} and {len(ML1)} like {ML1[0]}"
         )
         raise TaskError(f"unknown domain {name!r}; {hint}")
     if name not in DOMAINS:
@@ -59,6 +71,15 @@ def load_family(name: str) -> TaskFamily:
         return found()
     except Exception as error:  # abstract methods left out, or a constructor with arguments
         raise TaskError(f"cannot construct {target!r} without arguments: {error}") from error
+
+
+def _ml1(name: str) -> TaskFamily:
+    """A Meta-World family, the same one whenever asked for."""
+    from environments.metaworld.family import ml1_family
+
+    if name not in _families:
+        _families[name] = ml1_family(name)()
+    return _families[name]
 
 
 def family_source(name: str) -> str | None:
