@@ -37,7 +37,7 @@ class ScriptedActor(Actor):
         """Where there are several levels of noise, each environment draws its own."""
         if len(self._levels) > 1:
             drawn = self._rng.integers(0, len(self._levels), len(self._tasks))
-            self._noise = np.array(self._levels)[drawn][:, None]
+            self._noise = np.array(self._levels)[drawn]
 
     def act(self, observations: Tensor, donors: Tensor | None) -> Tensor:
         """Noisy scripted actions (rows, act); with donors, the script of the donor's task."""

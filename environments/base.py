@@ -159,6 +159,24 @@ class TaskFamily(ABC):
     def simulator(self, tasks: Float64, start: Start = "origin") -> Simulator:
         """A simulator of len(tasks) environments; raises TaskError for an illegal task or start."""
 
+    def check_actions(self, actions: Actions, count: int) -> None:
+        """Raise TaskError unless actions are (count, act), of the right kind and in range."""
+        name, n_actions = self.spec.name, self.spec.n_actions
+        expected = (count, self.spec.action_dim)
+        if actions.shape != expected:
+            raise TaskError(f"{name}: actions have shape {actions.shape}, expected {expected}")
+        kind = np.floating if n_actions is None else np.integer
+        if not np.issubdtype(actions.dtype, kind):
+            raise TaskError(f"{name}: actions are {actions.dtype}, expected {kind.__name__}")
+        low, high = (-1, 1) if n_actions is None else (0, n_actions - 1)
+        # Written so that NaN, which compares false, is refused as well.
+        if not (actions.min() >= low and actions.max() <= high):
+            row = np.flatnonzero(~((actions >= low) & (actions <= high)).all(axis=1))[0]
+            raise TaskError(
+                f"{name}: the action of environment {row} is {actions[row]}, "
+                f"expected values in [{low}, {high}]"
+            )
+
     @abstractmethod
     def reward(
         self,
@@ -195,14 +213,13 @@ class TaskFamily(ABC):
     ) -> Bool:
         """Whether s' lies in the task's goal, (...,)."""
 
-    def shared_prefix(self, own: Float64, targets: Float64, sim: Sim) -> Int64:
-        """First steps of n episodes that the targets' dynamics would have taken too, (n,).
+    def shared_prefix(self, own: Float64, target: Float64, sim: Sim) -> Int64:
+        """First steps that the target task's physics would have taken too, (n,).
 
-        own and targets (n, task); sim (n, H, ...) of episodes lived under `own`. Only where
-        `spec.solid_goal` says that this can be fewer than all.
+        Of n episodes lived under tasks `own` (n, task), with `Spec.infos` in `sim` (n, H, width),
+        relabelled to tasks `target` (n, task). All of them, unless goals can be touched.
         """
-        length = next(iter(sim.values())).shape[1]
-        return np.full(len(targets), length)
+        return np.full(len(own), next(iter(sim.values())).shape[1], np.int64)
 
     def cell(self, observations: Float32) -> Int64:
         """Cell index in [0, cells) of observations (..., obs), for per-cell reward heads."""
@@ -232,11 +249,11 @@ class TaskFamily(ABC):
         return None
 
     def oracle_success(self, tasks: Float64) -> Bool | None:
-        """Whether the oracle solves the tasks, (n,), or None where nobody has asked yet."""
+        """Whether any step of the oracle's episode from the origin succeeds, (n,), or None."""
         return None
 
     def goal_blind_success(self, tasks: Float64) -> Bool | None:
-        """Likewise for the oracle kept from knowing the goal."""
+        """The same of the oracle kept from knowing the goal, (n,), or None."""
         return None
 
     def search_returns(self, tasks: Float64, episodes: int | None = None) -> Float64 | None:
@@ -257,13 +274,13 @@ class TaskFamily(ABC):
         rng: np.random.Generator,
         noise: float | Float64,
     ) -> Actions:
-        """The oracle made noisy, (..., act).
+        """The oracle made noisy, (..., act); `noise` may be one number a row, (...,).
 
-        Continuous actions get Gaussian noise of standard deviation `noise`, one or (..., 1), and
-        are clipped to [-1, 1]; a discrete action is replaced by a uniform one with probability
-        `noise`.
+        Continuous actions get Gaussian noise of standard deviation `noise` and are clipped to
+        [-1, 1]; a discrete action is replaced by a uniform one with probability `noise`.
         """
         actions = self.oracle_actions(observations, tasks)
+        noise = np.asarray(noise, np.float64)[..., None]
         if self.spec.n_actions is None:
             noisy = actions + noise * rng.standard_normal(actions.shape)
             return np.clip(noisy, -1.0, 1.0).astype(np.float32)

@@ -1,54 +1,99 @@
-"""Simulators whose steps are Python, spread over processes; the same bytes for any number of them.
+"""One simulator's environments split over processes, for families whose steps are a Python loop.
 
-Environments are independent, and an episode's random numbers come from a seed for each of them,
-drawn here, so it does not matter which process steps which.
+Each environment depends on its own seed and actions only, so the result is the same, bit for bit,
+for any number of processes. Arrays are shared; pipes carry a word a step. A process ends when its
+pipe does, so it never outlives the one that started it.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
+from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from environments.base import Actions, Float32, Float64, Simulator, Start, Step, TaskFamily
+from environments.base import Actions, Float32, Float64, Int64, Simulator, Start, Step, TaskFamily
 from environments.errors import TaskError
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Seeded(Protocol):
+    """A simulator whose environments begin from seeds of their own."""
+
+    def begin(self, seeds: Int64) -> Float32:
+        """Begin an episode everywhere, environment i from seed i."""
+
+
+class ClosingSimulator(Simulator):
+    """A simulator that is closed after use; this one passes on to another and has nothing open."""
+
+    def __init__(self, inner: Simulator) -> None:
+        self._inner = inner
+        self.tasks, self.start = inner.tasks, inner.start
+
+    def reset(self, rng: np.random.Generator) -> Float32:
+        """Begin an episode everywhere; returns the observations, (n, obs)."""
+        return self._inner.reset(rng)
+
+    def step(self, actions: Actions) -> Step:
+        """Apply actions (n, act); raises TaskError where one is out of range or of wrong shape."""
+        return self._inner.step(actions)
+
+    def close(self) -> None:
+        """End what was started; a second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def parallel_simulator(
-    name: str, family: TaskFamily, tasks: Float64, start: Start, workers: int
-) -> Simulator:
-    """A simulator of the tasks (n, task), in up to `workers` processes where steps are Python.
+    name: str, family: TaskFamily, tasks: Float64, start: Start = "origin", workers: int = 1
+) -> ClosingSimulator:
+    """The family's simulator, in up to `workers` processes where its steps are slow.
 
-    `name` is the family's domain. Close it, or use it as a context manager.
+    `name` is what `load_family` finds the family by.
     """
-    if not family.slow_steps or workers < 2 or len(tasks) < 2:
-        return family.simulator(tasks, start)
-    family.validate_tasks(tasks)
-    return ProcessSimulator(name, family, tasks, start, min(workers, len(tasks)))
+    if workers > 1 and len(tasks) > 1 and type(family).slow_steps:
+        return ParallelSimulator(name, family, tasks, start, workers)
+    return ClosingSimulator(family.simulator(tasks, start))
 
 
-class ProcessSimulator(Simulator):
-    """n environments in several processes, each with a part of them."""
+class ParallelSimulator(ClosingSimulator):
+    """Environments in contiguous parts, one part a process."""
 
     def __init__(
         self, name: str, family: TaskFamily, tasks: Float64, start: Start, workers: int
     ) -> None:
-        self.tasks, self.start = np.array(tasks, np.float64), start
-        self._infos = family.spec.infos
-        parts = np.array_split(self.tasks, workers)
-        ends = np.cumsum([len(part) for part in parts])
-        self._parts = [slice(int(e) - len(p), int(e)) for e, p in zip(ends, parts, strict=True)]
-        spawn = multiprocessing.get_context("spawn")
+        super().__init__(family.simulator(tasks, start))  # checks; it builds nothing before a reset
+        self._spec = family.spec
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
-        for part in parts:
+        self._began = False
+        spawn = multiprocessing.get_context("spawn")
+        sizes = _sizes(self._spec.observation_dim, self._spec.action_dim, self._spec.infos)
+        shared: dict[str, Any] = {}
+        for field, (kind, width) in sizes.items():
+            shared[field] = spawn.RawArray("b", self.count * width * np.dtype(kind).itemsize)
+        self._arrays = _views(shared, sizes, self.count)
+        bounds = np.linspace(0, self.count, min(workers, self.count) + 1).astype(int)
+        for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(theirs, name, part, start), daemon=True)
+            part = (name, self.tasks[low:high], start, low, high, self.count, shared)
+            process = spawn.Process(target=_work, args=(theirs, part), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -56,77 +101,132 @@ class ProcessSimulator(Simulator):
 
     def reset(self, rng: np.random.Generator) -> Float32:
         """Begin an episode everywhere; returns the observations, (n, obs)."""
-        seeds = rng.integers(0, 2**63, len(self.tasks))
-        return np.concatenate(self._ask("begin", [seeds[part] for part in self._parts]))
+        return self.begin(rng.integers(0, 2**63, self.count))
+
+    def begin(self, seeds: Int64) -> Float32:
+        """Begin an episode everywhere, environment i from seed i, of (n,); the observations."""
+        self._arrays["seeds"][:, 0] = seeds
+        self._ask("begin")
+        self._began = True
+        return self._arrays["observations"].copy()
 
     def step(self, actions: Actions) -> Step:
         """Apply actions (n, act); raises TaskError where one is out of range or of wrong shape."""
+        name, expected = self._spec.name, (self.count, self._spec.action_dim)
+        if not self._began:
+            raise TaskError(f"{name}: step was called before the first reset")
         actions = np.asarray(actions)
-        if len(actions) != len(self.tasks):
+        self._family_check(actions, expected)
+        arrays = self._arrays
+        arrays["actions"][...] = actions
+        self._ask("step")
+        return Step(
+            arrays["observations"].copy(),
+            arrays["rewards"][:, 0].copy(),
+            arrays["terminations"][:, 0].copy(),
+            arrays["successes"][:, 0].copy(),
+            {field: arrays[field].copy() for field in self._spec.infos},
+        )
+
+    def _family_check(self, actions: Actions, expected: tuple[int, ...]) -> None:
+        """Refuse before anything is sent, naming environments by their index in the whole."""
+        check = getattr(getattr(self._inner, "family", None), "check_actions", None)
+        if check is not None:
+            check(actions, self.count)
+        elif actions.shape != expected:
             raise TaskError(
-                f"actions have shape {actions.shape}, but there are {len(self.tasks)} environments"
+                f"{self._spec.name}: actions have shape {actions.shape}, expected {expected}"
             )
-        found = self._ask("step", [actions[part] for part in self._parts])
-        infos = {n: np.concatenate([step.infos[n] for step in found]) for n in self._infos}
-        joined = [np.concatenate([step[field] for step in found]) for field in range(4)]
-        return Step(joined[0], joined[1], joined[2], joined[3], infos)
+
+    def _ask(self, word: str) -> None:
+        """Have every process do one thing, and raise what one of them could not do."""
+        if not self._pipes:
+            raise TaskError(f"{self._spec.name}: the simulator is closed")
+        failures: list[str] = []
+        for pipe in self._pipes:
+            with suppress(OSError):
+                pipe.send(word)
+        for index, pipe in enumerate(self._pipes):
+            try:
+                answer = pipe.recv()
+            except (EOFError, OSError):
+                answer = f"{self._spec.name}: process {index} of the simulator died"
+            if answer:
+                failures.append(answer)
+        if failures:
+            raise TaskError(failures[0])
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes; a second call does nothing."""
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
-            process.join(5)
+            process.join(timeout=5)
             if process.is_alive():
                 process.kill()
+                process.join()
         self._pipes, self._processes = [], []
 
-    def __del__(self) -> None:
-        """As `close`, for who forgot."""
-        if getattr(self, "_processes", None):
-            self.close()
 
-    def _ask(self, what: str, arguments: list[Any]) -> list[Any]:
-        """What every process answers; the first failure is raised once all have answered."""
-        for pipe, argument in zip(self._pipes, arguments, strict=True):
-            pipe.send((what, argument))
-        answers = [self._receive(pipe) for pipe in self._pipes]
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        return answers
-
-    def _receive(self, pipe: Connection) -> Any:
-        try:
-            return pipe.recv()
-        except (EOFError, OSError) as error:
-            raise ChildProcessError(
-                "a simulator's process was killed, perhaps for want of memory; run again, with "
-                "fewer workers if memory is short"
-            ) from error
+def _sizes(
+    observation: int, action: int, infos: Mapping[str, int]
+) -> dict[str, tuple[type[np.generic], int]]:
+    """Type and width of what is shared, by name."""
+    return {
+        "seeds": (np.int64, 1),
+        "observations": (np.float32, observation),
+        "actions": (np.float32, action),
+        "rewards": (np.float32, 1),
+        "terminations": (np.bool_, 1),
+        "successes": (np.bool_, 1),
+        **{name: (np.float64, width) for name, width in infos.items()},
+    }
 
 
-def _serve(pipe: Connection, name: str, tasks: Float64, start: Start) -> None:
-    """A process: its part of the environments, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+def _views(
+    shared: Mapping[str, Any], sizes: Mapping[str, tuple[type[np.generic], int]], count: int
+) -> Arrays:
+    """Arrays (n, width) on shared memory."""
+    return {
+        name: np.frombuffer(shared[name], dtype=kind).reshape(count, width)
+        for name, (kind, width) in sizes.items()
+    }
+
+
+def _work(pipe: Connection, part: tuple[Any, ...]) -> None:
+    """Step a part of the environments until the pipe ends."""
     from environments.registry import load_family
 
-    simulator: Any = load_family(name).simulator(tasks, start)
+    name, tasks, start, low, high, count, shared = part
+    family = load_family(name)
+    spec = family.spec
+    sizes = _sizes(spec.observation_dim, spec.action_dim, spec.infos)
+    arrays = {field: array[low:high] for field, array in _views(shared, sizes, count).items()}
+    simulator: Any = family.simulator(tasks, start)
     while True:
         try:
-            what, argument = pipe.recv()
-        except (EOFError, OSError):
+            word = pipe.recv()
+        except (EOFError, OSError, KeyboardInterrupt):
             return
+        answer = ""
         try:
-            answer = getattr(simulator, what)(argument)
-        except Exception as error:
-            answer = error
-        pipe.send(answer)
+            if word == "begin":
+                arrays["observations"][...] = simulator.begin(arrays["seeds"][:, 0])
+            else:
+                _store(arrays, simulator.step(arrays["actions"]))
+        except Exception as error:  # told to the process that asked, which raises it
+            answer = str(error) if isinstance(error, TaskError) else f"{name}: {error!r}"
+        try:
+            pipe.send(answer)
+        except OSError:
+            return
 
 
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _store(arrays: Arrays, step: Step) -> None:
+    """Write a step into the shared arrays."""
+    arrays["observations"][...] = step.observations
+    arrays["rewards"][:, 0] = step.rewards
+    arrays["terminations"][:, 0] = step.terminations
+    arrays["successes"][:, 0] = step.successes
+    for name, column in step.infos.items():
+        arrays[name][...] = column

@@ -5,15 +5,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from environments.errors import TaskError
+from environments.metaworld.facts import ALL as ML1
+from environments.metaworld.facts import FACTS, canonical
 
 if TYPE_CHECKING:
     from environments.base import Goal, TaskFamily
@@ -27,44 +27,23 @@ DOMAINS: dict[str, str] = {
 }
 
 
-BENCHMARKS: dict[str, Callable[[], tuple[str, ...]]] = {"ml1": lambda: ml1_names()}
+NAMES: tuple[str, ...] = (*DOMAINS, *ML1)
+
+BENCHMARKS: dict[str, tuple[str, ...]] = {"ml1": tuple(name.partition("/")[2] for name in ML1)}
 """Task sets of each benchmark; the domain of one is `benchmark/task-set`, a family of its own."""
 
-
-def ml1_names() -> tuple[str, ...]:
-    """The 50 task sets of Meta-World's ML1."""
-    from environments.metaworld.facts import ALL
-
-    return ALL
+_families: dict[str, TaskFamily] = {}  # of ML1, whose expert's returns are kept for a process
+_digests: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
 
 
 def canonical_domain(name: str) -> str:
-    """A domain's name as omrl spells it: `ml1/push-wall-v2` is `ml1/push-wall`.
-
-    Raises TaskError for a task set that its benchmark does not have, naming the nearest.
-    """
-    benchmark, slash, task_set = name.partition("/")
-    if not slash or benchmark not in BENCHMARKS:
-        return name
-    bare = re.sub(r"-v[123]$", "", task_set)
-    known = BENCHMARKS[benchmark]()
-    if bare not in known:
-        near = difflib.get_close_matches(bare, known, n=3, cutoff=0.4) or known[:3]
-        raise TaskError(
-            f"{benchmark} has no task set {task_set!r}; "
-            f"did you mean {' or '.join(map(repr, near))}?"
-        )
-    return f"{benchmark}/{bare}"
+    """`ml1/push-wall` for its spellings with -v2 and -v3 as well; other names as they are."""
+    return canonical(name)
 
 
 def goal_of(name: str) -> Goal:
     """Whether a benchmark's domain hides its goal, without loading a simulator."""
-    from environments.metaworld.facts import FACTS
-
-    return FACTS[canonical_domain(name).partition("/")[2]].goal
-
-
-_digests: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
+    return FACTS[canonical_domain(name)].goal
 
 
 def load_family(name: str) -> TaskFamily:
@@ -76,18 +55,16 @@ def load_family(name: str) -> TaskFamily:
     from environments.base import TaskFamily  # here, so that names alone need no numpy
 
     name = canonical_domain(name)
-    if name.partition("/")[0] in BENCHMARKS:
-        from environments.metaworld.family import ml1_family
-
-        return ml1_family(name.partition("/")[2])()
+    if name in FACTS:
+        return _ml1(name)
     target = DOMAINS.get(name, name)
     module_name, colon, class_name = target.partition(":")
     if not colon:
-        near = difflib.get_close_matches(name, DOMAINS, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name, NAMES, n=3, cutoff=0.4)
         hint = (
             f"did you mean {' or '.join(map(repr, near))}?"
             if near
-            else f"known: {', '.join(DOMAINS)}"
+            else f"known: {', '.join(DOMAINS)} and {len(ML1)} like {ML1[0]}"
         )
         raise TaskError(f"unknown domain {name!r}; {hint}")
     if name not in DOMAINS:
@@ -103,6 +80,15 @@ def load_family(name: str) -> TaskFamily:
         return found()
     except Exception as error:  # abstract methods left out, or a constructor with arguments
         raise TaskError(f"cannot construct {target!r} without arguments: {error}") from error
+
+
+def _ml1(name: str) -> TaskFamily:
+    """A Meta-World family, the same one whenever asked for."""
+    from environments.metaworld.family import ml1_family
+
+    if name not in _families:
+        _families[name] = ml1_family(name)()
+    return _families[name]
 
 
 def load_policy(target: str | None) -> Any:

@@ -90,7 +90,7 @@ def template_names(root: Path | None = None) -> list[str]:
 def runnable_names(root: Path | None = None) -> list[str]:
     """Every name that `load_config` takes, in order."""
     templates = [name for name in template_names(root) if not name.endswith("_visible")]
-    sets = {name: BENCHMARKS[name.partition("_")[0]]() for name in templates}
+    sets = {name: BENCHMARKS[name.partition("_")[0]] for name in templates}
     return [
         *preset_names(root),
         *(f"{template}/{task_set}" for template in templates for task_set in sets[template]),
@@ -165,7 +165,7 @@ def _examples(root: Path) -> list[str]:
 
 def runnable_example(template: str) -> str:
     """A template on the first of its task sets."""
-    return f"{template}/{next(iter(BENCHMARKS[template.partition('_')[0]]()))}"
+    return f"{template}/{BENCHMARKS[template.partition('_')[0]][0]}"
 
 
 def _load_instance(wanted: Instance, root: Path) -> Document:

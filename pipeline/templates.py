@@ -11,10 +11,9 @@ import logging
 import re
 from dataclasses import dataclass
 
-from environments.errors import TaskError
 from environments.registry import BENCHMARKS, canonical_domain, goal_of
 from pipeline.errors import ConfigError
-from pipeline.names import printable
+from pipeline.names import did_you_mean, printable
 
 BENCHMARK = "benchmark"
 _VISIBLE = "_visible"
@@ -70,7 +69,8 @@ def instance(preset: str, benchmark: str | None = None) -> Instance:
     if benchmark not in BENCHMARKS:
         known = ", ".join(BENCHMARKS)
         raise ConfigError(f"unknown preset {printable(preset)}; benchmarks are: {known}")
-    try:
-        return Instance(template, canonical_domain(f"{benchmark}/{task_set}"))
-    except TaskError as error:
-        raise ConfigError(str(error)) from error
+    bare = canonical_domain(f"{benchmark}/{task_set}").partition("/")[2]
+    if bare not in BENCHMARKS[benchmark]:
+        hint = did_you_mean(bare, BENCHMARKS[benchmark], "`omrl presets --task-sets`")
+        raise ConfigError(f"{benchmark} has no task set {printable(task_set)}; {hint}")
+    return Instance(template, f"{benchmark}/{bare}")

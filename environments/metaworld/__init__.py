@@ -1,1 +1,1 @@
-"""Meta-World's ML1: fifty task sets of one robot arm, each a task family."""
+"""Meta-World's ML1 task families: one skill each, with tasks that differ in what is where."""

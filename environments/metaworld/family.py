@@ -1,17 +1,19 @@
-"""A task set of ML1 as a task family: an arm, a goal that is not observed, exact relabelling.
+"""ML1: fifty families, each one manipulation skill of Meta-World (Yu et al., 2019), version 3.
 
-Meta-World (Yu et al., 2019), version 3.1.1, rewards of version 2. A task is metaworld's `rand_vec`:
-where an object or a fixture stands and, of six numbers, the goal. An episode has 500 steps and
-never terminates. Rewards need more than observations (robot kinematics), so logs keep `qpos`, from
-which they are recomputed bit for bit: the layout is that of the task lived in, and only the target
-is the other task's. (Setting the other task would move its fixtures and objects as well.)
+A task is the random vector of a reset: where an object or fixture lies and, with six numbers, where
+the goal is. The reward is that of version "v2". H = 500, K = 2. An episode succeeds if any step
+does. An episode from the origin begins alike every time; a wide start holds random actions first.
+
+Deliberate deviations: observations hold no goal, as in ML1; rewards are functions of a transition
+(see `engine`). Task and goal of another task are not swapped by a reset, which would move objects.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar
+import multiprocessing
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from environments.base import (
     Bool,
     Float32,
     Float64,
+    Int64,
     Sim,
     Spec,
     Start,
@@ -27,83 +30,83 @@ from environments.base import (
     common_shape,
 )
 from environments.errors import TaskError
-from environments.metaworld import tasks as task_draws
-from environments.metaworld.arm import HORIZON, REWARD_VERSION, bounds, quiet, spare_arm, target
-from environments.metaworld.facts import FACTS
-from environments.metaworld.simulator import ArmSimulator
+from environments.metaworld import draws
+from environments.metaworld.facts import FACTS, Facts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from environments.metaworld.simulator import MetaWorldSimulator
+
+REWARD_VERSION = "v2"
+_QVEL = {"stick-push": 17}  # its success asks for contact forces, which need velocities
+_TURNS = ("qa", "qb", "qc", "qd")  # in an order that differs between families
 _FRAME = (
     *("hand_x", "hand_y", "hand_z", "gripper"),
-    *(
-        f"object{number}_{part}"
-        for number in (1, 2)
-        for part in ("x", "y", "z", "q0", "q1", "q2", "q3")
-    ),
+    *(f"{thing}_{part}" for thing in ("object", "second") for part in ("x", "y", "z", *_TURNS)),
 )
-OBSERVATIONS = (
+OBSERVATION_NAMES = (
     *_FRAME,
-    *(f"previous_{name}" for name in _FRAME),
-    *("goal_x", "goal_y", "goal_z"),  # always zero: it is not observed
+    *(f"last_{name}" for name in _FRAME),
+    *("goal_x", "goal_y", "goal_z"),  # zeros
 )
+TASK_NAMES = ("object_x", "object_y", "object_z", "goal_x", "goal_y", "goal_z")
 
 
-class Ml1Family(TaskFamily):
-    """One of the fifty task sets; `ml1_family` makes the class of each."""
+class MetaWorldFamily(TaskFamily):
+    """What the fifty share. `ml1_family` makes the class of each."""
 
-    task_set: ClassVar[str]
+    facts: ClassVar[Facts]
     slow_steps: ClassVar[bool] = True
 
+    @cached_property
+    def _references(self) -> dict[tuple[bytes, bool], tuple[float, bool]]:
+        """Return and success of the expert's episode, by task and whether it knew the goal."""
+        return {}
+
     @property
-    def provenance(self) -> dict[str, Any]:
-        """Versions of the simulator and of the reward."""
+    def provenance(self) -> dict[str, str]:
+        """Which code the rewards and the physics come from, as JSON values."""
+        from importlib.metadata import version
+
         return {
-            "environment": f"{self.task_set}-v3",
+            "environment": f"{self.facts.key}-v3",
             "metaworld": version("metaworld"),
             "mujoco": version("mujoco"),
-            "reward_version": REWARD_VERSION,
+            "reward": REWARD_VERSION,
         }
 
     # Tasks
 
     def sample_tasks(self, count: int, rng: np.random.Generator) -> Float64:
-        """Draw distinct legal tasks, uniform between metaworld's bounds, (count, task)."""
+        """Draw `count` distinct tasks uniformly among the legal ones, (count, task)."""
         if count < 1:
             raise TaskError(f"{self.spec.name}: {count} tasks asked for, at least one is needed")
-        return task_draws.draw(self.task_set, count, rng)
-
-    def split(self, name: str, seed: int) -> tuple[Float64, Float64]:
-        """`ml1`: 50 and 50 tasks of metaworld's benchmark; `idaq`: 40 and 10 of version 2."""
-        return task_draws.split(self.task_set, name, seed)
+        tasks = np.stack([draws.draw(self.facts, rng) for _ in range(count)])
+        while len(np.unique(tasks, axis=0)) < count:  # of probability zero, but then still right
+            tasks = np.stack([draws.draw(self.facts, rng) for _ in range(count)])
+        return tasks
 
     def validate_tasks(self, tasks: Float64) -> None:
-        """Raise TaskError unless every task is within bounds and feasible."""
+        """Raise TaskError unless a reset can draw every task."""
         super().validate_tasks(tasks)
-        low, high = bounds(self.task_set)
-        outside = ((tasks < low) | (tasks > high)).any(1)
-        for index in np.flatnonzero(outside)[:1]:
-            raise TaskError(
-                f"{self.spec.name}: task {index} is {tasks[index].tolist()}, expected values "
-                f"between {low.tolist()} and {high.tolist()}"
-            )
-        for index in np.flatnonzero(~task_draws.legal(self.task_set, tasks))[:1]:
-            raise TaskError(
-                f"{self.spec.name}: task {index} is {tasks[index].tolist()}, whose object is less "
-                f"than {FACTS[self.task_set].least_distance} m from its goal: metaworld never "
-                "finishes such a reset"
-            )
+        draws.check(self.facts, tasks)
+
+    def split(self, name: str, seed: int) -> tuple[Float64, Float64]:
+        """`ml1`: the 50 and 50 of `metaworld.ML1` with this seed; `idaq`: its 40 and 10."""
+        return draws.split(self.facts, name, seed)
 
     # Dynamics
 
-    def simulator(self, tasks: Float64, start: Start = "origin") -> ArmSimulator:
-        """One arm a task; `wide` begins after some random actions."""
-        tasks = np.array(tasks, np.float64)
+    def simulator(self, tasks: Float64, start: Start = "origin") -> MetaWorldSimulator:
+        """A simulator of len(tasks) environments; raises TaskError for an illegal task or start."""
+        from environments.metaworld.simulator import MetaWorldSimulator
+
+        tasks = np.array(tasks, dtype=np.float64)
         self.validate_tasks(tasks)
         if start not in ("origin", "wide"):
             raise TaskError(f"{self.spec.name}: start is {start!r}, expected 'origin' or 'wide'")
-        return ArmSimulator(self.task_set, self.spec, tasks, start)
+        return MetaWorldSimulator(self, tasks, start)
 
     def reward(
         self,
@@ -113,8 +116,8 @@ class Ml1Family(TaskFamily):
         tasks: Float64,
         sim: Sim | None = None,
     ) -> Float32:
-        """Exact rewards (...,) of steps lived under sim["task"], with the goals of `tasks`."""
-        return self._evaluate(observations, actions, next_observations, tasks, sim)[0]
+        """Reward of version 2, (...,), exactly that of `step` for the task lived through."""
+        return self.outcome(observations, actions, next_observations, tasks, sim)[0]
 
     def success(
         self,
@@ -124,149 +127,134 @@ class Ml1Family(TaskFamily):
         tasks: Float64,
         sim: Sim | None = None,
     ) -> Bool:
-        """Metaworld's success of steps, (...,); only stick-push's needs contact forces too."""
-        return self._evaluate(observations, actions, next_observations, tasks, sim)[1]
+        """Whether s' solves the task, (...,)."""
+        return self.outcome(observations, actions, next_observations, tasks, sim)[1]
 
-    def _evaluate(
+    def outcome(
         self,
         observations: Float32,
         actions: Actions,
         next_observations: Float32,
         tasks: Float64,
-        sim: Sim | None,
+        sim: Sim | None = None,
     ) -> tuple[Float32, Bool]:
-        if sim is None:
-            raise TaskError(
-                f"{self.spec.name}: a reward needs the simulator's states (infos/qpos of a log, "
-                "and its task)"
-            )
-        own, qpos = sim["task"], sim["qpos"]
-        shape = common_shape(observations, actions, next_observations, tasks, own, qpos)
-        rewards, successes = np.empty(shape, np.float32), np.empty(shape, np.bool_)
-        flat = [
-            np.broadcast_to(array, (*shape, array.shape[-1])).reshape(-1, array.shape[-1])
-            for array in (own, np.asarray(tasks, np.float64), qpos, next_observations, actions)
-        ]
-        own, wanted, qpos, after, acted = flat
-        arm = spare_arm(self.task_set)
-        told, reached = rewards.reshape(-1), successes.reshape(-1)
-        for rows in _alike(np.concatenate([own, wanted], 1)):
-            aim = target(self.task_set, wanted[rows[0]])
-            same = np.array_equal(own[rows[0]], wanted[rows[0]])
-            arm.put_down(own[rows[0]], None if same else aim)
-            for row in rows:
-                told[row], reached[row] = arm.evaluate(qpos[row], after[row], acted[row])
-        return told.reshape(shape), reached.reshape(shape)
+        """Reward and success at once, at the price of one. Observations only give the shape."""
+        from environments.metaworld.relabelling import relabel
+
+        shape = common_shape(observations, actions, next_observations, tasks)
+        return relabel(self.facts, actions, tasks, sim, shape)
+
+    def shared_prefix(self, own: Float64, target: Float64, sim: Sim) -> Int64:
+        """First steps of episodes before anything comes near a goal that can be touched, (n,)."""
+        if not self.spec.solid_goal:
+            return super().shared_prefix(own, target, sim)
+        from environments.metaworld.contacts import untouched_steps
+
+        return untouched_steps(self.facts, own, target, sim["qpos"])
 
     # Reference behaviour
 
     def oracle_actions(self, observations: Float32, tasks: Float64) -> Float32:
-        """Metaworld's scripted expert, told the goal, (..., 4) in [-1, 1]."""
-        shape = common_shape(observations, tasks)
-        seen = np.broadcast_to(observations, (*shape, observations.shape[-1])).astype(np.float64)
-        wanted = np.broadcast_to(tasks, (*shape, tasks.shape[-1])).reshape(-1, tasks.shape[-1])
-        seen = seen.reshape(len(wanted), -1)
-        for row, task in enumerate(wanted):
-            seen[row, -3:] = target(self.task_set, task)
-        return self._script(seen).reshape(*shape, 4)
+        """The scripted expert told the goal, (..., 4)."""
+        from environments.metaworld.engine import engine_of
+
+        engine = engine_of(self.facts)
+        distinct, which = np.unique(
+            tasks.reshape(-1, self.spec.task_dim), axis=0, return_inverse=True
+        )
+        targets = np.stack([engine.layout(task).target for task in distinct])
+        return self._expert(observations, targets[which.reshape(tasks.shape[:-1])])
+
+    def goal_blind_actions(self, observations: Float32) -> Float32:
+        """The scripted expert told that the goal is at zero, (..., 4)."""
+        return self._expert(observations, np.zeros(3))
+
+    def _expert(self, observations: Float32, goals: Float64) -> Float32:
+        from environments.metaworld.expert import act
+
+        shape = common_shape(observations, goals)
+        rows = np.broadcast_to(observations, (*shape, observations.shape[-1]))
+        told = np.broadcast_to(goals, (*shape, 3))
+        actions = act(self.facts, rows.reshape(-1, rows.shape[-1]), told.reshape(-1, 3))
+        return actions.reshape(*shape, 4)
 
     def oracle_returns(self, tasks: Float64, episodes: int | None = None) -> Float64:
-        """Return of the expert per episode, (n, K); all episodes of a task are alike."""
-        returns, _ = self._played(tasks, True)
-        return np.repeat(returns[:, None], episodes or self.spec.episodes, axis=1)
-
-    def goal_blind_returns(self, tasks: Float64, episodes: int | None = None) -> Float64:
-        """Return of the expert that sees zeros for the goal, (n, K)."""
-        returns, _ = self._played(tasks, False)
+        """Return of the expert per episode, (n, K): one from the origin, since all are alike."""
+        returns, _ = self._reference(tasks, knows=True)
         return np.repeat(returns[:, None], episodes or self.spec.episodes, axis=1)
 
     def oracle_success(self, tasks: Float64) -> Bool:
-        """Whether the expert succeeds at any step, (n,)."""
-        return self._played(tasks, True)[1]
+        """Whether any step of the expert's episode succeeds, (n,)."""
+        return self._reference(tasks, knows=True)[1]
+
+    def goal_blind_returns(self, tasks: Float64, episodes: int | None = None) -> Float64:
+        """Return of the expert told that the goal is at zero, (n, K)."""
+        returns, _ = self._reference(tasks, knows=False)
+        return np.repeat(returns[:, None], episodes or self.spec.episodes, axis=1)
 
     def goal_blind_success(self, tasks: Float64) -> Bool:
-        """Whether the expert that sees zeros for the goal succeeds at any step, (n,)."""
-        return self._played(tasks, False)[1]
+        """Whether any step of that expert's episode succeeds, (n,)."""
+        return self._reference(tasks, knows=False)[1]
 
-    def _script(self, observations: Float64) -> Float32:
-        policy = _policy(self.task_set)
-        with quiet():
-            actions = np.array([policy.get_action(seen) for seen in observations], np.float64)
-        return np.clip(actions, -1.0, 1.0).astype(np.float32)
-
-    def _played(self, tasks: Float64, told: bool) -> tuple[Float64, Bool]:
-        """Return and success of one episode of the expert on each task, remembered."""
-        found = []
+    def _reference(self, tasks: Float64, *, knows: bool) -> tuple[Float64, Bool]:
+        """Return and success of one episode of the expert from the origin, (n,) each."""
+        known, missing = self._references, {}
         for task in np.asarray(tasks, np.float64):
-            key = (self.task_set, task.tobytes(), told)
-            if key not in _episodes:
-                _episodes[key] = self._play(task[None], told)
-            found.append(_episodes[key])
-        return np.array([r for r, _ in found]), np.array([s for _, s in found], np.bool_)
+            if (task.tobytes(), knows) not in known:
+                missing[task.tobytes()] = task
+        if missing:
+            returns, successes = self._episode(np.stack(list(missing.values())), knows=knows)
+            for key, total, solved in zip(missing, returns.tolist(), successes, strict=True):
+                known[key, knows] = (total, bool(solved))
+        found = [known[task.tobytes(), knows] for task in np.asarray(tasks, np.float64)]
+        return np.array([total for total, _ in found]), np.array([solved for _, solved in found])
 
-    def _play(self, task: Float64, told: bool) -> tuple[float, bool]:
-        simulator = self.simulator(task)
-        seen = simulator.reset(np.random.default_rng(0))
-        total, solved = 0.0, False
-        for _ in range(HORIZON):
-            act = self.oracle_actions(seen, task) if told else self._script(seen.astype(float))
-            step = simulator.step(act)
-            seen = step.observations
-            total += float(step.rewards[0])
-            solved |= bool(step.successes[0])
-        return total, solved
+    def _episode(self, tasks: Float64, *, knows: bool) -> tuple[Float64, Bool]:
+        from environments.processes import parallel_simulator
+
+        workers = min(os.cpu_count() or 1, len(tasks) // 16)
+        if multiprocessing.current_process().daemon:  # may have no processes of its own
+            workers = 1
+        returns, solved = np.zeros(len(tasks)), np.zeros(len(tasks), np.bool_)
+        with parallel_simulator(self.spec.name, self, tasks, "origin", workers) as simulator:
+            observations = simulator.reset(np.random.default_rng(0))
+            for _ in range(self.spec.horizon):
+                actions = (
+                    self.oracle_actions(observations, tasks)
+                    if knows
+                    else self.goal_blind_actions(observations)
+                )
+                step = simulator.step(actions)
+                returns += step.rewards
+                solved |= step.successes
+                observations = step.observations
+        return returns, solved
 
     def plot_rollout(self, axes: Axes, observations: Float32, task: Float64) -> None:
-        """Draw the goal, and the hand's and the object's path of every episode, from above."""
-        from environments.plots import draw_paths
+        """Draw the paths of hand and object from above and from the side, and the goal."""
+        from environments.metaworld.drawing import draw_rollout
+        from environments.metaworld.engine import engine_of
 
-        aim = target(self.task_set, np.asarray(task, np.float64))
-        draw_paths(axes, observations[..., :2])
-        for path in observations[..., 4:6]:
-            axes.plot(path[:, 0], path[:, 1], color="#777777", linewidth=0.8, linestyle=":")
-        axes.plot(aim[0], aim[1], marker="*", color="#d9730d", markersize=11)
-        axes.set_xlabel("x (m)")
-        axes.set_ylabel("y (m)")
-        axes.set_aspect("equal", adjustable="datalim")
+        draw_rollout(axes, observations, engine_of(self.facts).layout(task).target)
 
 
-_episodes: dict[tuple[str, bytes, bool], tuple[float, bool]] = {}
-
-
-def _alike(keys: Float64) -> list[np.ndarray]:
-    """Rows of equal keys (n, width), in order, so that a layout is set once."""
-    _, group = np.unique(keys, axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    order = np.argsort(group, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-
-
-@cache
-def _policy(task_set: str) -> Any:
-    with quiet():
-        from metaworld.policies import ENV_POLICY_MAP
-
-        policy: Any = ENV_POLICY_MAP[f"{task_set}-v3"]
-        return policy()
-
-
-@cache
-def ml1_family(task_set: str) -> type[Ml1Family]:
-    """The family of one of the fifty task sets."""
-    facts = FACTS[task_set]
-    names = ("object_x", "object_y", "object_z", "goal_x", "goal_y", "goal_z")
+def ml1_family(name: str) -> type[MetaWorldFamily]:
+    """The class of a family by its name, `ml1/...`."""
+    facts = FACTS[name]
+    infos = {"qpos": facts.nq}
+    if facts.key in _QVEL:
+        infos["qvel"] = _QVEL[facts.key]
     spec = Spec(
-        name=f"ml1/{task_set}",
-        observation_names=OBSERVATIONS,
+        name=name,
+        observation_names=OBSERVATION_NAMES,
         action_dim=4,
-        horizon=HORIZON,
+        horizon=500,
         episodes=2,
-        task_names=names[: facts.width],
+        task_names=TASK_NAMES[: facts.width],
         tasks_differ_in="reward",
-        collection_start="origin",
         goal=facts.goal,
         solid_goal=facts.solid_goal,
-        infos={"qpos": facts.coordinates},
+        infos=infos,
     )
-    title = "".join(part.title() for part in task_set.split("-"))
-    return type(f"Ml1{title}", (Ml1Family,), {"task_set": task_set, "spec": spec})
+    title = "".join(part.capitalize() for part in facts.key.split("-"))
+    return type(f"ML1{title}", (MetaWorldFamily,), {"spec": spec, "facts": facts})

@@ -1,75 +1,99 @@
-"""Steps n arms of one task set, one after the other: a step is mostly Python, not physics."""
+"""Stepping n environments of an ML1 family, one after the other, on the family's one engine."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from environments.base import Actions, Float32, Float64, Simulator, Spec, Start, Step
+from environments.base import Actions, Float32, Float64, Int64, Simulator, Start, Step
 from environments.errors import TaskError
-from environments.metaworld.arm import Arm
+from environments.metaworld.engine import FRAME, engine_of
 
-_idle: dict[str, list[Arm]] = {}  # arms that no simulator holds: building one takes 0.15 s
+if TYPE_CHECKING:
+    from environments.metaworld.family import MetaWorldFamily
+
+MOST_WARM_UP, HELD = 5, 10
+"""A wide start holds 0 to 5 random actions for 10 steps each before the episode begins."""
 
 
-class ArmSimulator(Simulator):
-    """n environments; environment i runs task i on an arm of its own."""
+class MetaWorldSimulator(Simulator):
+    """Environment i runs task i; those on the same task share its layout."""
 
-    def __init__(self, task_set: str, spec: Spec, tasks: Float64, start: Start) -> None:
-        self.tasks, self.start = tasks, start
-        self._task_set, self._spec = task_set, spec
-        spare = _idle.setdefault(task_set, [])
-        self._arms = [spare.pop() if spare else Arm(task_set) for _ in tasks]
-        self._began = False
+    def __init__(self, family: MetaWorldFamily, tasks: Float64, start: Start) -> None:
+        self.family = family
+        self.tasks = tasks
+        self.start = start
+        self._time: int | None = None
 
     def reset(self, rng: np.random.Generator) -> Float32:
-        """Begin an episode everywhere; returns the observations, (n, 39)."""
-        return self.begin(rng.integers(0, 2**63, len(self.tasks)))
+        """Begin an episode everywhere; returns the observations, (n, obs)."""
+        return self.begin(rng.integers(0, 2**63, self.count))
 
-    def begin(self, seeds: np.ndarray) -> Float32:
-        """Begin an episode everywhere, each with a seed of its own (n,); observations (n, 39)."""
-        observations = np.empty((len(self.tasks), self._spec.observation_dim), np.float32)
-        for row, (arm, task) in enumerate(zip(self._arms, self.tasks, strict=True)):
-            observations[row] = arm.reset(task)
+    def begin(self, seeds: Int64) -> Float32:
+        """Begin an episode everywhere, environment i from seed i, of (n,); the observations.
+
+        An environment depends on its own seed only, so any split of them steps alike.
+        """
+        engine = engine_of(self.family.facts)
+        if self._time is None:
+            self._layouts = [engine.layout(task) for task in self.tasks]
+            self._frames = np.empty((self.count, FRAME))
+            self._states = np.empty((self.count, len(self._layouts[0].state)))
+        self._time = 0
+        for index, layout in enumerate(self._layouts):
+            self._states[index], self._frames[index] = layout.state, layout.first
             if self.start == "wide":
-                observations[row] = arm.warm_up(np.random.default_rng(seeds[row]))
-        self._began = True
-        return observations
+                self._warm_up(index, np.random.default_rng(seeds[index]))
+        return self._observations(self._frames)
+
+    def _warm_up(self, index: int, rng: np.random.Generator) -> None:
+        """Hold random actions for a while, as a look around before the episode."""
+        engine, layout = engine_of(self.family.facts), self._layouts[index]
+        engine.enter(layout)
+        engine.restore(self._states[index])
+        for _ in range(rng.integers(0, MOST_WARM_UP + 1)):
+            action = rng.uniform(-1.0, 1.0, 4).astype(np.float32)
+            for _ in range(HELD):
+                engine.push(action)
+            self._frames[index] = engine.frame(layout.env)
+        engine.save(self._states[index])
 
     def step(self, actions: Actions) -> Step:
         """Apply actions (n, 4); raises TaskError where one is out of range or of wrong shape."""
-        actions = self._checked(actions)
-        count = len(self.tasks)
-        observations = np.empty((count, self._spec.observation_dim), np.float32)
-        rewards, successes = np.empty(count, np.float32), np.empty(count, np.bool_)
-        qpos = np.empty((count, self._spec.infos["qpos"]))
-        for row, (arm, action) in enumerate(zip(self._arms, actions, strict=True)):
-            observations[row], rewards[row], successes[row] = arm.step(action)
-            qpos[row] = arm.qpos
-        return Step(observations, rewards, np.zeros(count, np.bool_), successes, {"qpos": qpos})
-
-    def close(self) -> None:
-        """Give the arms back for the next simulator."""
-        _idle.setdefault(self._task_set, []).extend(self._arms)
-        self._arms = []
-
-    def __del__(self) -> None:
-        """As `close`, for who forgot."""
-        if getattr(self, "_arms", None):
-            self.close()
-
-    def _checked(self, actions: Actions) -> Float32:
-        name, expected = self._spec.name, (len(self.tasks), self._spec.action_dim)
-        actions = np.asarray(actions)
-        if not self._began:
+        name, horizon = self.family.spec.name, self.family.spec.horizon
+        if self._time is None:
             raise TaskError(f"{name}: step was called before the first reset")
-        if actions.shape != expected:
-            raise TaskError(f"{name}: actions have shape {actions.shape}, expected {expected}")
-        if not np.issubdtype(actions.dtype, np.floating):
-            raise TaskError(f"{name}: actions are {actions.dtype}, expected floating")
-        if not (actions.min() >= -1 and actions.max() <= 1):
-            row = np.flatnonzero(~((actions >= -1) & (actions <= 1)).all(axis=1))[0]
-            raise TaskError(
-                f"{name}: the action of environment {row} is {actions[row]}, expected values in "
-                "[-1, 1]"
+        if self._time >= horizon:
+            raise TaskError(f"{name}: step {horizon + 1} of an episode of {horizon}; reset first")
+        actions = np.asarray(actions)
+        self.family.check_actions(actions, self.count)
+        self._time += 1
+        return self._step(actions.astype(np.float32, copy=False))
+
+    def _step(self, actions: Float32) -> Step:
+        engine, n = engine_of(self.family.facts), self.count
+        frames, rewards = np.empty((n, FRAME)), np.empty(n, np.float32)
+        successes = np.empty(n, np.bool_)
+        infos = {name: np.empty((n, width)) for name, width in self.family.spec.infos.items()}
+        for index, layout in enumerate(self._layouts):
+            engine.enter(layout)
+            engine.restore(self._states[index])
+            engine.push(actions[index])
+            frames[index] = engine.frame(layout.env)
+            rewards[index], successes[index] = engine.evaluate(
+                layout.env, frames[index], actions[index]
             )
-        return actions.astype(np.float32, copy=False)
+            engine.save(self._states[index])
+            for name, column in infos.items():
+                column[index] = getattr(engine.data, name)
+        frames = np.clip(frames, *engine.bounds)
+        observations = self._observations(frames)
+        self._frames = frames
+        return Step(observations, rewards, np.zeros(n, np.bool_), successes, infos)
+
+    def _observations(self, frames: Float64) -> Float32:
+        """This frame, the one before and no goal, (n, 39); a new array."""
+        seen = np.zeros((self.count, 2 * FRAME + 3), np.float32)
+        seen[:, :FRAME], seen[:, FRAME : 2 * FRAME] = frames, self._frames
+        return seen

@@ -11,6 +11,11 @@ from pipeline.exits import OK
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `omrl presets`."""
     parser.add_argument("preset", nargs="?", help="print this preset's whole configuration instead")
+    parser.add_argument(
+        "--task-sets",
+        action="store_true",
+        help="list the task sets of benchmarks instead, and which hide their goal",
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -31,6 +36,9 @@ def main(options: argparse.Namespace) -> int:
         (name, load_config(name).config.collect.domain, description(name))
         for name in preset_names()
     ]
+    if options.task_sets:
+        say(table(("domain", "goal"), _task_sets()))
+        return OK
     rows += [
         (f"{name}/TASK-SET", f"{name.partition('_')[0]}/TASK-SET", description(name))
         for name in template_names()
@@ -42,3 +50,11 @@ def main(options: argparse.Namespace) -> int:
     else:
         say(table(("preset", "domain", "what it is"), rows))
     return OK
+
+
+def _task_sets() -> list[tuple[str, str]]:
+    """Domains of every benchmark, and whether there is anything to find out."""
+    from environments.registry import BENCHMARKS, goal_of
+
+    domains = [f"{name}/{one}" for name, sets in BENCHMARKS.items() for one in sets]
+    return [(domain, goal_of(domain)) for domain in domains]
