@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,17 +94,6 @@ class Simulator(ABC):
     @abstractmethod
     def step(self, actions: Actions) -> Step:
         """Apply actions (n, act); raises TaskError where one is out of range or of wrong shape."""
-
-    def close(self) -> None:  # noqa: B027 - most hold nothing that needs letting go
-        """Let go of processes and the like; a closed simulator steps no more."""
-
-    def __enter__(self) -> Self:
-        """Itself; closed when the block ends."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
 
 
 class TaskFamily(ABC):

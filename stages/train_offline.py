@@ -40,8 +40,7 @@ from algorithms.rollouts import MetaAgent, roll_out
 from algorithms.vae_files import load_vae
 from datasets.checkpoints import CheckpointFile
 from datasets.files import fail_point, read_json
-from environments.base import Simulator
-from environments.processes import parallel_simulator
+from environments.processes import ClosingSimulator, parallel_simulator
 from environments.registry import load_family
 from models.kernels.parts import torch_resting
 from stages.config import OfflineConfig
@@ -80,7 +79,7 @@ class Evaluator:
         self._episodes = int(meta["episodes"])
         self._seed, self._device = seed, device
         self._name, self._workers = meta["family"], workers
-        self._simulator: Simulator | None = None
+        self._simulator: ClosingSimulator | None = None
 
     def close(self) -> None:
         """Let go of the simulator's processes, if there are any."""
