@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from environments.base import Actions, Bool, Float32, Float64, Spec, spread
+from environments.base import Actions, Bool, Float32, Float64, Simulator, Spec, Step, spread
 from environments.observable import ObservableFamily
 
 CORRIDOR, TWO_GOALS, DRIFT = (f"tiny_families:{name}" for name in ("Corridor", "TwoGoals", "Drift"))
+STATED = "tiny_families:Stated"
 BROKEN, RESTLESS = "tiny_families:BrokenReward", "tiny_families:Restless"
 
 
@@ -148,3 +149,75 @@ class Restless(Drift):
 
     def origin_starts(self, tasks: Float64) -> Float32:
         return self.wide_starts(tasks, self.generator)
+
+
+class Stated(Drift):
+    """A point whose reward follows from a state that observations round: tasks are (shift, goal).
+
+    The state is x + shift, kept as the info "place"; observations hold x to one decimal. H = 3.
+    """
+
+    spec: ClassVar[Spec] = Spec(
+        name="stated",
+        observation_names=("x",),
+        action_dim=1,
+        horizon=3,
+        episodes=2,
+        task_names=("shift", "goal"),
+        tasks_differ_in="reward",
+        solid_goal=True,
+        infos={"place": 1},
+    )
+    asked: ClassVar[int] = 0  # transitions whose reward was recomputed
+
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> Float64:
+        return rng.uniform(-1, 1, (count, 2))
+
+    def simulator(self, tasks: Float64, start: Any = "origin") -> Any:
+        return StatedSimulator(np.array(tasks, np.float64), start)
+
+    def reward(
+        self,
+        observations: Float32,
+        actions: Actions,
+        next_observations: Float32,
+        tasks: Float64,
+        sim: Any = None,
+    ) -> Float32:
+        type(self).asked += sim["place"][..., 0].size
+        return (-np.abs(sim["place"][..., 0] - tasks[..., 1])).astype(np.float32)
+
+    def shared_prefix(self, own: Float64, target: Float64, sim: Any) -> Any:
+        """Until the point is beyond 0.5."""
+        beyond = np.abs(sim["place"][..., 0]) > 0.5
+        return np.where(beyond.any(1), beyond.argmax(1), beyond.shape[1])
+
+    def oracle_actions(self, observations: Float32, tasks: Float64) -> Actions:
+        shift, goal = tasks[..., :1], tasks[..., 1:]
+        return np.clip(2 * (goal - shift - observations), -1, 1).astype(np.float32)
+
+
+class StatedSimulator(Simulator):
+    """Keeps x in full precision."""
+
+    def __init__(self, tasks: Float64, start: Any) -> None:
+        self.tasks, self.start = tasks, start
+        self._x = np.zeros((len(tasks), 1))
+
+    def reset(self, rng: np.random.Generator) -> Float32:
+        self._x = np.zeros_like(self._x)
+        if self.start == "wide":
+            self._x = rng.uniform(-1, 1, self._x.shape)
+        return np.round(self._x, 1).astype(np.float32)
+
+    def step(self, actions: Actions) -> Step:
+        self._x = self._x + 0.5 * np.asarray(actions, np.float64)
+        place = self._x + self.tasks[:, :1]
+        rewards = -np.abs(place[:, 0] - self.tasks[:, 1])
+        return Step(
+            np.round(self._x, 1).astype(np.float32),
+            rewards.astype(np.float32),
+            np.zeros(len(place), np.bool_),
+            rewards > -0.1,
+            {"place": place},
+        )

@@ -1,0 +1,186 @@
+"""plan-donors: rewards by hand, the same for any workers, checks of the logs, and who uses it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_families import STATED, Stated
+
+from algorithms.config import RelabellingConfig
+from algorithms.donor_plans import DonorPlan, load_plan
+from algorithms.errors import AlgorithmError
+from datasets.files import digest_tree, read_json
+from datasets.hyper_states import HyperStates
+from datasets.trial_store import read_meta, read_trials, write_trials
+from stages.collect import collect
+from stages.config import CollectConfig, DonorsConfig, RelabelConfig, VaeConfig
+from stages.context import Interrupted, StageContext
+from stages.errors import StageError
+from stages.plan_donors import plan_donors
+from stages.relabel import relabel
+from stages.train_vae import train_vae
+
+TASKS, TRIALS, DONORS = 4, 6, 8
+
+
+def make_context(folder: Path, **settings: Any) -> StageContext:
+    """A quiet context of one thread."""
+    return replace(
+        StageContext(folder / "checkpoints", threads=1, workers=1, quiet=True), **settings
+    )
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scripted logs of two levels of noise."""
+    folder = tmp_path_factory.mktemp("trials")
+    config = CollectConfig.model_validate(
+        {
+            "domain": STATED,
+            "behaviour": "scripted",
+            "scripted_noise": (0.0, 1.0),
+            "tasks": {"train": TASKS, "test": 2},
+            "random_trials": 2,
+            "iterations": TRIALS - 2,
+            "trials_per_iteration": 1,
+        }
+    )
+    output = folder / "trials"
+    output.mkdir()
+    collect(config, 1, {}, output, make_context(folder))
+    return output
+
+
+def plan_of(folder: Path, trials: Path, seed: int = 3, **settings: Any) -> DonorPlan:
+    output = folder / "plan"
+    output.mkdir(parents=True)
+    config = DonorsConfig(episodes=DONORS, **settings)
+    plan_donors(config, seed, {"trials": trials}, output, make_context(folder))
+    return load_plan(output)
+
+
+def test_states_are_logged(trials: Path) -> None:
+    meta = read_meta(trials)
+    for task in range(TASKS):
+        log = read_trials(trials, task, meta)
+        goal = meta.tasks_train[task, 1]
+        place = log.infos["place"]
+        assert place.dtype == np.float64
+        assert np.array_equal(log.rewards, (-np.abs(place[..., 0] - goal)).astype(np.float32))
+
+
+def test_rewards_are_those_of_the_donors_states_under_the_other_goal(
+    trials: Path, tmp_path: Path
+) -> None:
+    plan, meta = plan_of(tmp_path, trials), read_meta(trials)
+    logs = [read_trials(trials, task, meta) for task in range(TASKS)]
+    for target in range(TASKS):
+        for p in range(DONORS):
+            donor, trial, episode = (x[target, p] for x in (plan.task, plan.trial, plan.episode))
+            assert donor != target
+            place = logs[donor].infos["place"][trial, episode, :, 0]
+            expected = (-np.abs(place - meta.tasks_train[target, 1])).astype(np.float32)
+            assert np.array_equal(plan.rewards[target, p], expected)
+            beyond = np.abs(place) > 0.5
+            assert plan.shared[target, p] == (beyond.argmax() if beyond.any() else 3)
+    assert plan.usable.all()
+    assert read_json(tmp_path / "plan" / "plan.json")["largest_own_gap"] == 0.0
+
+
+def test_donors_that_touch_the_goal_can_be_left_out(
+    trials: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_of(tmp_path, trials, after_contact="drop")
+    assert 0 < plan.usable.sum() < plan.usable.size
+    assert np.array_equal(plan.usable, plan.shared == 3)
+    assert "the goal is a solid body" in caplog.text
+
+
+def test_workers_change_no_byte_and_a_stopped_plan_goes_on(
+    trials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_of(tmp_path / "one", trials)
+    expected = digest_tree(tmp_path / "one" / "plan")
+    output = tmp_path / "two" / "plan"
+    output.mkdir(parents=True)
+    context = make_context(tmp_path / "two")
+    context.stop.set()
+    config = DonorsConfig(episodes=DONORS)
+    with pytest.raises(Interrupted):
+        plan_donors(config, 3, {"trials": trials}, output, context)
+    assert len(list(context.checkpoints.glob("donor-*"))) == 1
+    context.stop.clear()
+    before = Stated.asked
+    plan_donors(config, 3, {"trials": trials}, output, context)
+    assert Stated.asked - before < (TASKS * DONORS + 2 * TASKS) * 3  # one was kept
+    assert digest_tree(output) == expected
+
+
+def test_logs_of_another_simulator_are_refused(trials: Path, tmp_path: Path) -> None:
+    meta = read_meta(trials)
+    folder = tmp_path / "altered"
+    folder.mkdir()
+    (folder / "tasks.json").write_bytes((trials / "tasks.json").read_bytes())
+    for task in range(TASKS):
+        log = read_trials(trials, task, meta)
+        changed = log.rewards + np.float32(0.01 * (task == 2))
+        write_trials(folder, meta, task, replace(log, rewards=changed))
+    with pytest.raises(StageError, match=r"rewards of task 2 recomputed .* by up to 0\.01"):
+        plan_of(tmp_path, folder)
+
+
+def test_a_family_that_hides_nothing_is_refused(
+    trials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stated, "spec", replace(Stated.spec, goal="visible"))
+    with pytest.raises(AlgorithmError, match="there is nothing to relabel in stated"):
+        plan_of(tmp_path, trials)
+
+
+def test_the_belief_and_the_copies_are_made_with_planned_rewards_alone(
+    trials: Path, tmp_path: Path
+) -> None:
+    plan, meta = plan_of(tmp_path, trials), read_meta(trials)
+    inputs = {"trials": trials, "donors": tmp_path / "plan"}
+    before = Stated.asked
+    vae = tmp_path / "vae"
+    vae.mkdir()
+    config = VaeConfig.model_validate(
+        {
+            "updates": 3,
+            "tasks_per_batch": 2,
+            "trials_per_task": 2,
+            "validation_share": 0.4,
+            "relabelling": {"decoded_steps": 5},
+        }
+    )
+    train_vae(config, 1, inputs, vae, make_context(tmp_path / "v"))
+
+    output = tmp_path / "hyper"
+    output.mkdir()
+    relabel(
+        RelabelConfig(relabelled_copies=1, original_trials=False),
+        1,
+        inputs | {"vae": vae},
+        output,
+        make_context(tmp_path / "r"),
+    )
+    assert Stated.asked == before  # no simulator was needed any more
+    store = HyperStates.open(output / "hyper_states.zarr")
+    rewards = store.read(["rewards"], 1)["rewards"]
+    own = read_trials(trials, 1, meta).rewards
+    assert np.array_equal(rewards[:, 1], own[:, 1])
+    planned = {tuple(row) for row in plan.rewards[1]}
+    assert all(tuple(row) in planned for row in rewards[:, 0])
+
+
+def test_decoding_under_every_task_is_refused(trials: Path) -> None:
+    from algorithms.relabelling import check_relabelling
+    from environments.registry import load_family
+
+    with pytest.raises(AlgorithmError, match="known for planned donors only"):
+        check_relabelling(load_family(STATED), 3, RelabellingConfig(task_averaging=True))
