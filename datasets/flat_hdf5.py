@@ -69,12 +69,17 @@ class FlatFile:
         """Lists the data sets; see `open_flat`."""
         self.path = path
         self.attributes: dict[str, Any] = {name: _plain(v) for name, v in file.attrs.items()}
+        self._file = file
         self._datasets = dict(_plain_datasets(path, file, ""))
 
     @property
     def names(self) -> set[str]:
         """Names of all data sets."""
         return set(self._datasets)
+
+    def attributes_of(self, group: str) -> dict[str, Any]:
+        """The attributes of one of the groups that `names` lead through."""
+        return {name: _plain(value) for name, value in self._file[group].attrs.items()}
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a data set, without reading it."""

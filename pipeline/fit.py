@@ -108,7 +108,7 @@ def _problems(config: RunConfig, family: TaskFamily) -> Iterator[Problem]:
             "set one of them to false",
         )
     collected = collect.random_trials + collect.iterations * collect.trials_per_iteration
-    if relabel.skip_trials + (relabel.trials or 1) > collected:
+    if collect.imported is None and relabel.skip_trials + (relabel.trials or 1) > collected:
         yield (
             "relabel.skip_trials" if relabel.trials is None else "relabel.trials",
             f"keeps {relabel.trials or 'all'} trials a task after the first "
