@@ -10,6 +10,7 @@ from pathlib import Path
 
 from datasets.d4rl import write_d4rl
 from datasets.files import fsync_path, fsync_tree, naming_full_disk
+from datasets.logs.table import TaskTable, write_table
 from datasets.trial_store import CollectionMeta, read_meta, read_trials
 from datasets.trials import Trials
 from environments.registry import load_family
@@ -96,13 +97,13 @@ def _write(source: Path, aside: Path, format: str, bar: Callable[[int], Bar]) ->
                 f"minari.load_dataset({minari_id(meta)!r}) with MINARI_DATASETS_PATH={{folder}}",
             )
         else:
-            names = _task_names(meta)
             for index in range(count):
                 path = aside / d4rl_name(meta, index)
-                write_d4rl(path, task(index), _attributes(meta, index, names))
-            lines = ("{folder}",)
+                write_d4rl(path, task(index), _attributes(meta, index))
+            lines = (f"{{folder}}/{d4rl_name(meta, 0)} and on",)
     finally:
         progress.close()
+    _write_table(aside / "tasks.csv", meta, format)
     return Exported(count, transitions, tree_size(aside), lines)
 
 
@@ -111,20 +112,24 @@ def d4rl_name(meta: CollectionMeta, index: int) -> str:
     return f"{plain_domain(meta)}-task-{index:04d}.hdf5"
 
 
-def _task_names(meta: CollectionMeta) -> str:
-    """The family's names for the numbers of a task, where the family still loads."""
-    try:
-        return ",".join(load_family(meta.family).spec.task_names)
-    except ValueError:
-        return ""
+def _write_table(path: Path, meta: CollectionMeta, format: str) -> None:
+    """Which log is of which task, and the held-out tasks: what `omrl import --tasks` takes."""
+    names = load_family(meta.family).spec.task_names
+    stem = minari_id(meta).rpartition("/")[2]
+    train = {}
+    for index, task in enumerate(meta.tasks_train.tolist()):
+        alone = len(meta.tasks_train) == 1
+        minari = stem if alone else f"{stem}[{index}]"
+        train[minari if format == "minari" else Path(d4rl_name(meta, index)).stem] = tuple(task)
+    held_out = () if meta.test_tasks_seen else tuple(map(tuple, meta.tasks_test.tolist()))
+    write_table(path, names, TaskTable(path, train, held_out, frozenset()))
 
 
-def _attributes(meta: CollectionMeta, index: int, names: str) -> dict[str, object]:
+def _attributes(meta: CollectionMeta, index: int) -> dict[str, object]:
     """What D4RL ignores and `omrl import` reads; no `metadata/*`, which its loader trips over."""
     return {
         "family": meta.family,
         "task": meta.tasks_train[index],
-        "task_names": names,
         "episodes": meta.episodes,
         "horizon": meta.horizon,
         "start": meta.start,

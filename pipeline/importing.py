@@ -16,6 +16,7 @@ from datasets.logs.recognise import find_logs
 from datasets.logs.table import TaskTable, read_table
 from environments.registry import family_source, load_family
 from pipeline.building import Lease, Recipe, obtain
+from pipeline.garbage import sweep
 from pipeline.imports import KIND, STAGE, VERSION
 from pipeline.store import Store
 from stages.errors import StageError
@@ -141,6 +142,7 @@ def carry_out(
         if recipe_of(plan).fingerprint != recipe.fingerprint:
             raise DataError("the logs changed while they were read; import them again")
 
+    sweep(store)
     return obtain(store, recipe, make)
 
 
@@ -217,14 +219,14 @@ def _test_tasks(
         return False, test
     rng = numpy_generator(_TASK_SEED, "tasks", family.spec.name)
     finite = family.all_tasks()
-    if finite is None:
-        notes.append(f"{request.test_tasks} test tasks are drawn from the domain")
-        return False, family.sample_tasks(request.test_tasks, rng)
+    if finite is None:  # logs of our own may be of tasks drawn from this very seed
+        drawn = family.sample_tasks(len(train) + request.test_tasks, rng)
+    else:
+        drawn = finite[rng.permutation(len(finite))]
     known = {tuple(task) for task in train.tolist()}
-    left = np.array([t for t in finite[rng.permutation(len(finite))] if tuple(t) not in known])
-    if not len(left):
+    left = [task for task in drawn.tolist() if tuple(task) not in known][: request.test_tasks]
+    if not left:
         notes.append("the logs cover every task of the domain: tests are on tasks trained on")
         return True, train
-    left = left[: request.test_tasks]
-    notes.append(f"{len(left)} test tasks are drawn from those without logs")
-    return False, left
+    notes.append(f"{len(left)} test tasks are drawn from the domain; --tasks may name others")
+    return False, np.array(left, np.float64)

@@ -7,6 +7,7 @@ Every episode carries its task as episode metadata: `task` (its numbers), `task_
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,8 @@ def write_minari(root: Path, meta: CollectionMeta, task: Callable[[int], Trials]
     if meta.n_actions is not None:
         action_space = spaces.Discrete(meta.n_actions)
     observation_space = spaces.Box(-np.inf, np.inf, (meta.observation_dim,), np.float32)
-    with _datasets_path(root):
+    with _datasets_path(root), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there is no environment to name
         data = None
         for index in range(len(meta.tasks_train)):
             trials = task(index)

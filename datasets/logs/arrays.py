@@ -1,7 +1,11 @@
 """Plain .npy and .npz files, never unpickled."""
 
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +17,12 @@ _PICKLED = (
     'here; write plain arrays of it once, as docs/data.md shows under "Pickled logs"'
 )
 
+_DAMAGED = (
+    *(ValueError, OSError, EOFError, SyntaxError, MemoryError),
+    *(TypeError, AttributeError, KeyError, NotImplementedError, RuntimeError),
+)
+"""What NumPy and zipfile raise at bytes that are not theirs."""
+
 
 def load_array(path: Path) -> AnyArray:
     """The one array of a .npy file: numbers, bool, or a structure of them.
@@ -20,16 +30,10 @@ def load_array(path: Path) -> AnyArray:
     Raises:
         DataError: missing, damaged, not such a file, or a pickle.
     """
-    if not path.is_file():
-        raise DataError(f"{path} is missing")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, MemoryError) as error:
-        raise _refusal(path, error) from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path} is a .npz file; a single .npy array is needed")
-    return _plain(array, str(path))
+    with _opened(path) as found:
+        if not isinstance(found, np.ndarray):
+            raise DataError(f"{path} is a .npz file; a single .npy array is needed")
+        return _plain(found, str(path))
 
 
 def load_arrays(path: Path) -> dict[str, AnyArray]:
@@ -38,42 +42,32 @@ def load_arrays(path: Path) -> dict[str, AnyArray]:
     Raises:
         DataError: missing, damaged, not such a file, or holding a pickle.
     """
+    with _opened(path) as found:
+        if isinstance(found, np.ndarray):
+            raise DataError(f"{path} is not a .npz file")
+        return {name: _plain(found[name], f"{path}: {name}") for name in found.files}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """What NumPy makes of a file; whatever it stumbles over inside the block is a `DataError`."""
     if not path.is_file():
         raise DataError(f"{path} is missing")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is not a .npz file")
-            return {name: _plain(archive[name], f"{path}: {name}") for name in archive.files}
+        found = np.load(path, allow_pickle=False)
+        with found if not isinstance(found, np.ndarray) else nullcontext():
+            yield found
     except DataError:
         raise
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        SyntaxError,
-        MemoryError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
-        raise _refusal(path, error) from error
+    except (*_DAMAGED, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, ValueError) and "pickle" in str(error).lower():
+            raise DataError(f"{path} {_PICKLED}") from error
+        raise DataError(f"{path} is damaged or not a NumPy file: {error}") from error
 
 
 def _plain(array: AnyArray, where: str) -> AnyArray:
-    kinds = (
-        [array.dtype[name].base.kind for name in array.dtype.names]
-        if array.dtype.names
-        else [array.dtype.kind]
-    )
+    names = array.dtype.names
+    kinds = [array.dtype[name].base.kind for name in names] if names else [array.dtype.kind]
     if any(kind not in "biuf" for kind in kinds):
         raise DataError(f"{where} has dtype {array.dtype}, but numbers or bool are needed")
     return array
-
-
-def _refusal(path: Path, error: BaseException) -> DataError:
-    if isinstance(error, ValueError) and "pickle" in str(error).lower():
-        return DataError(f"{path} {_PICKLED}")
-    return DataError(f"{path} is damaged or not a NumPy file: {error}")

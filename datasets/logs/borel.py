@@ -60,7 +60,7 @@ def has_carried_starts(trials: Trials) -> bool:
 
 def _read(folder: Path, shape: Shape) -> Trials:
     arrays = {name: load_array(folder / f"{name}.npy") for name in FILES}
-    rows = len(arrays["rewards"].reshape(-1)) if arrays["rewards"].ndim else 0
+    rows = len(arrays["rewards"]) if arrays["rewards"].ndim else 0
     for name, array in arrays.items():
         if array.ndim not in (1, 2) or len(array) != rows or array.size == 0:
             raise DataError(

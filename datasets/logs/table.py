@@ -59,6 +59,14 @@ def read_table(path: Path, task_names: Sequence[str]) -> TaskTable:
     return TaskTable(path, train, tuple(test), frozenset(test_names))
 
 
+def write_table(path: Path, task_names: Sequence[str], table: TaskTable) -> None:
+    """Write a table that `read_table` reads, numbers exact."""
+    lines = [[name, *map(repr, numbers), "train"] for name, numbers in table.train.items()]
+    lines += [["", *map(repr, numbers), "test"] for numbers in table.test]
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([["name", *task_names, "role"], *lines])
+
+
 def _rows(path: Path, wanted: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     if not path.is_file():
         raise DataError(f"{path} is missing")
