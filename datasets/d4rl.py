@@ -61,6 +61,13 @@ def read_d4rl(path: Path, episodes: int = 1, rows: npt.NDArray[np.bool_] | None 
         DataError: not such a file, or damaged; episodes of several lengths, naming two; a number
             of episodes that K does not divide; contents that `Trials.validate` refuses.
     """
+    return read_unchecked(path, episodes, rows).validate(str(path))
+
+
+def read_unchecked(
+    path: Path, episodes: int = 1, rows: npt.NDArray[np.bool_] | None = None
+) -> Trials:
+    """`read_d4rl` without `Trials.validate`: discrete actions may still be floats."""
     chosen: slice | npt.NDArray[np.bool_] = slice(None) if rows is None else rows
     with open_flat(path) as file:
         rewards = file.read("rewards").reshape(-1)
@@ -81,8 +88,7 @@ def read_d4rl(path: Path, episodes: int = 1, rows: npt.NDArray[np.bool_] | None 
                 array = array[chosen]
             return array[: len(ends) * horizon].reshape(-1, episodes, horizon, *array.shape[1:])
 
-        trials = _assemble(file, folded)
-    return trials.validate(str(path))
+        return _assemble(file, folded)
 
 
 def _assemble(file: FlatFile, folded: Callable[[str], AnyArray]) -> Trials:

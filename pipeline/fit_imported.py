@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
 
 from pipeline.config import RunConfig
+from pipeline.documents import value_text
 from pipeline.errors import ConfigError
 from pipeline.imports import ImportRecord, read_import
 from pipeline.presets import LoadedConfig
@@ -18,7 +18,7 @@ _COLLECT = "collect"
 
 def imported_setting(name: str) -> str:
     """What `--trials NAME` stands for, as `--set` takes it."""
-    return f"{'.'.join(_SETTING)}={json.dumps(name)}"
+    return f"{'.'.join(_SETTING)}={value_text(name)}"
 
 
 def check_imported(loaded: LoadedConfig, store: Store, refresh: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datasets.d4rl import read_d4rl
+from datasets.d4rl import read_unchecked
 from datasets.errors import DataError
 from datasets.flat_hdf5 import AnyArray, FlatFile, open_flat
 from datasets.logs.names import numbers_in
@@ -77,7 +77,7 @@ def _split(path: Path, column: str, values: AnyArray, rows: int) -> Iterator[Log
 
 
 def _read(path: Path, rows: npt.NDArray[np.bool_] | None, shape: Shape) -> Trials:
-    trials = read_d4rl(path, shape.episodes, rows)
+    trials = read_unchecked(path, shape.episodes, rows)
     arrays = dict(trials.arrays)
     arrays["actions"] = as_actions(trials.actions, shape, str(path))
     for name in _COLUMNS:
