@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,9 @@ def prepare(request: ImportRequest) -> Preparation:
 def recipe_of(plan: ImportPlan, advance: Callable[[], object] = lambda: None) -> Recipe:
     """What decides the artefact: the logs' contents and how they are read."""
     logs = {}
+    digest = cache(digest_file)  # one file may hold many tasks
     for log in plan.tasks:
-        digests = [digest_file(path) for path in log.files]
+        digests = [digest(path) for path in log.files]
         logs[log.name] = hashlib.sha256(" ".join(digests).encode()).hexdigest()
         advance()
     config: dict[str, Any] = {

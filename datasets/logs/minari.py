@@ -7,7 +7,7 @@ actions are read, and only Minari's HDF5 storage.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -112,12 +112,13 @@ def _task(file: FlatFile, group: str) -> tuple[float, ...] | None:
 
 def _read(path: Path, groups: Sequence[str], shape: Shape) -> Trials:
     check_folds(len(groups), shape.episodes, str(path))
-    with open_flat(path) as file:
-        first = _episode(file, groups[0])
+    with open_flat(path, groups) as file:  # only these: a file may hold every task's
+        below = _below(file)
+        first = _episode(file, groups[0], below)
         length = len(first["rewards"])
         gathered: dict[str, list[AnyArray]] = {name: [] for name in first}
         for group in groups:
-            episode = _episode(file, group)
+            episode = _episode(file, group, below)
             if len(episode["rewards"]) != length:
                 raise DataError(
                     f"{path}: {group} has {len(episode['rewards'])} steps, but {groups[0]} has "
@@ -140,12 +141,22 @@ def _read(path: Path, groups: Sequence[str], shape: Shape) -> Trials:
     return Trials.from_arrays(folded)
 
 
-def _episode(file: FlatFile, group: str) -> dict[str, AnyArray]:
+def _below(file: FlatFile) -> dict[str, list[str]]:
+    """The data sets of every episode, by its group."""
+    found: dict[str, list[str]] = {}
+    for name in file.names:
+        group, _, rest = name.partition("/")
+        found.setdefault(group, []).append(rest)
+    return found
+
+
+def _episode(file: FlatFile, group: str, below: Mapping[str, Sequence[str]]) -> dict[str, AnyArray]:
     """One episode's arrays under the names of `Trials`."""
+    names = below.get(group, ())
     arrays: dict[str, AnyArray] = {}
     for name in _ARRAYS:
-        if f"{group}/{name}" not in file.names:
-            nested = any(other.startswith(f"{group}/{name}/") for other in file.names)
+        if name not in names:
+            nested = any(other.startswith(f"{name}/") for other in names)
             why = "is a group, but flat arrays are needed" if nested else "is missing"
             raise DataError(f"{file.path}: {group}/{name} {why}")
         arrays[name] = file.read(f"{group}/{name}")
@@ -164,9 +175,8 @@ def _episode(file: FlatFile, group: str) -> dict[str, AnyArray]:
         "terminations": flat["terminations"][:, 0].astype(bool),
         "truncations": flat["truncations"][:, 0].astype(bool),
     }
-    prefix = f"{group}/infos/"
-    for name in sorted(n for n in file.names if n.startswith(prefix) and n != f"{prefix}task"):
-        info = file.read(name)
+    for name in sorted(n for n in names if n.startswith("infos/") and n != "infos/task"):
+        info = file.read(f"{group}/{name}")
         if info.ndim and len(info) in (steps, steps + 1):  # with the reset's, as Minari collects
-            found[f"infos/{name.removeprefix(prefix)}"] = info[-steps:]
+            found[name] = info[-steps:]
     return found

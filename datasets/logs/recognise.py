@@ -50,6 +50,8 @@ def find_logs(paths: Sequence[str], wanted: str = "auto") -> Logs:
     tasks = [task for text in paths for task in _tasks(text, known[text])]
     seen: dict[str, LoggedTask] = {}
     for task in tasks:
+        if not task.name.isprintable():
+            raise DataError(f"{task.name!a} is no name to print; rename that file or folder")
         other = seen.setdefault(task.name, task)
         if other is not task:
             raise DataError(

@@ -190,6 +190,16 @@ def test_formats_are_told_apart(
         find_logs([str(tmp_path / "d4rl"), str(tmp_path / "d4rl" / "a.hdf5")])
 
 
+def test_names_that_cannot_be_printed(tmp_path: Path, logs: list[Trials]) -> None:
+    for number, name in enumerate(("a\x1b[2Jb", "a\nb", "a\udcff")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_d4rl(folder / "x.hdf5", logs[0])
+        (folder / "x.hdf5").rename(folder / f"{name}.hdf5")
+        with pytest.raises(DataError, match="is no name to print; rename"):
+            find_logs([str(folder)])
+
+
 def test_what_is_not_recognised(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("")
     (tmp_path / "empty").mkdir()
