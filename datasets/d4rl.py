@@ -45,7 +45,7 @@ def write_d4rl(path: Path, trials: Trials, attributes: Mapping[str, Any] | None 
     write_flat(path, to_rows(trials), attributes or {})
 
 
-def read_d4rl(path: Path, episodes: int = 1) -> Trials:
+def read_d4rl(path: Path, episodes: int = 1, rows: npt.NDArray[np.bool_] | None = None) -> Trials:
     """Read a D4RL-layout file: `episodes` successive episodes make one trial.
 
     Rows after the last end of an episode are an unfinished episode and left out. Without
@@ -55,28 +55,40 @@ def read_d4rl(path: Path, episodes: int = 1) -> Trials:
     Args:
         path: the file.
         episodes: K.
+        rows: which rows count, (rows of the file,); all if None.
 
     Raises:
         DataError: not such a file, or damaged; episodes of several lengths, naming two; a number
             of episodes that K does not divide; contents that `Trials.validate` refuses.
     """
+    return read_unchecked(path, episodes, rows).validate(str(path))
+
+
+def read_unchecked(
+    path: Path, episodes: int = 1, rows: npt.NDArray[np.bool_] | None = None
+) -> Trials:
+    """`read_d4rl` without `Trials.validate`: discrete actions may still be floats."""
+    chosen: slice | npt.NDArray[np.bool_] = slice(None) if rows is None else rows
     with open_flat(path) as file:
         rewards = file.read("rewards").reshape(-1)
-        ends = _ends(file, len(rewards))
+        total = len(rewards)
+        ends = _ends(file, total, chosen)
+        rewards = rewards[chosen]
         horizon = _common_length(ends, path)
         if len(ends) % episodes:
             raise DataError(f"{path}: {len(ends)} episodes do not make trials of {episodes}")
 
         def folded(name: str) -> AnyArray:
             array = rewards if name == "rewards" else file.read(name)
-            if len(array) != len(rewards):
-                raise DataError(
-                    f"{path}: {name} of shape {array.shape}, but rewards of {rewards.shape}"
-                )
+            if name != "rewards":
+                if array.shape[:1] != (total,):
+                    raise DataError(
+                        f"{path}: {name} of shape {array.shape}, but rewards of ({total},)"
+                    )
+                array = array[chosen]
             return array[: len(ends) * horizon].reshape(-1, episodes, horizon, *array.shape[1:])
 
-        trials = _assemble(file, folded)
-    return trials.validate(str(path))
+        return _assemble(file, folded)
 
 
 def _assemble(file: FlatFile, folded: Callable[[str], AnyArray]) -> Trials:
@@ -109,8 +121,8 @@ def _assemble(file: FlatFile, folded: Callable[[str], AnyArray]) -> Trials:
     )
 
 
-def _ends(file: FlatFile, rows: int) -> npt.NDArray[np.intp]:
-    """Rows that are the last of an episode."""
+def _ends(file: FlatFile, rows: int, chosen: slice | npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Which of the chosen rows are the last of an episode."""
     ended = np.zeros(rows, bool)
     for name in ("terminals", "timeouts"):
         if name in file.names:
@@ -118,7 +130,7 @@ def _ends(file: FlatFile, rows: int) -> npt.NDArray[np.intp]:
             if flags.shape != (rows,):
                 raise DataError(f"{file.path}: {name} of shape {flags.shape}, but ({rows},)")
             ended |= flags.astype(bool)
-    return np.flatnonzero(ended)
+    return np.flatnonzero(ended[chosen])
 
 
 def _common_length(ends: npt.NDArray[np.intp], path: Path) -> int:

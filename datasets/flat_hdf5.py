@@ -8,7 +8,7 @@ Read: plain data sets only. External links, soft links, external storage and vir
 point outside the file and are refused, and so are object types and chunks that were never written.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, KeysView, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,21 @@ def _image(arrays: Mapping[str, AnyArray], attributes: Mapping[str, Any]) -> byt
 class FlatFile:
     """An open file, its data sets by name (``group/name``) and its attributes."""
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path, file: h5py.File, groups: Iterable[str] | None = None) -> None:
         """Lists the data sets; see `open_flat`."""
         self.path = path
         self.attributes: dict[str, Any] = {name: _plain(v) for name, v in file.attrs.items()}
-        self._datasets = dict(_plain_datasets(path, file, ""))
+        self._file = file
+        self._datasets = dict(_plain_datasets(path, file, "", groups))
 
     @property
-    def names(self) -> set[str]:
+    def names(self) -> KeysView[str]:
         """Names of all data sets."""
-        return set(self._datasets)
+        return self._datasets.keys()
+
+    def attributes_of(self, group: str) -> dict[str, Any]:
+        """The attributes of one of the groups that `names` lead through."""
+        return {name: _plain(value) for name, value in self._file[group].attrs.items()}
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a data set, without reading it."""
@@ -108,8 +113,12 @@ class FlatFile:
 
 
 @contextmanager
-def open_flat(path: Path) -> Iterator[FlatFile]:
+def open_flat(path: Path, groups: Iterable[str] | None = None) -> Iterator[FlatFile]:
     """Open for reading; whatever HDF5 finds damaged inside the block is a `DataError`.
+
+    Args:
+        path: the file.
+        groups: what to look at of what lies at the top; all if None.
 
     Raises:
         DataError: missing, truncated, damaged, not HDF5, or holding links out of the file.
@@ -118,7 +127,7 @@ def open_flat(path: Path) -> Iterator[FlatFile]:
         raise DataError(f"{path} is missing")
     try:
         with h5py.File(path, "r") as file:
-            yield FlatFile(path, file)
+            yield FlatFile(path, file, groups)
     except DataError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
@@ -126,10 +135,10 @@ def open_flat(path: Path) -> Iterator[FlatFile]:
 
 
 def _plain_datasets(
-    path: Path, group: h5py.Group, prefix: str
+    path: Path, group: h5py.Group, prefix: str, keys: Iterable[str] | None = None
 ) -> Iterator[tuple[str, h5py.Dataset]]:
     """Every data set below `group`, refusing whatever could lie outside the file."""
-    for key in group:
+    for key in group if keys is None else keys:
         name = prefix + key
         link = group.get(key, getlink=True)
         if not isinstance(link, h5py.HardLink):

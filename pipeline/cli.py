@@ -16,6 +16,8 @@ from pipeline.exits import INTERRUPTED, USER, exit_code, sentence
 
 COMMANDS = {
     "run": "run the pipeline for a preset",
+    "import": "take logs of other programs into the store",
+    "export": "write trials as D4RL files or a Minari data set",
     "presets": "list the presets",
     "ls": "list runs and artefacts",
     "show": "show one run or artefact with its lineage",

@@ -10,7 +10,7 @@ from pipeline.building import Recipe
 from pipeline.console import table
 from pipeline.manifest import Manifest
 from pipeline.plan import Step, chain
-from pipeline.run import RunRequest
+from pipeline.run import RunRequest, imported_by
 from pipeline.store import Artefact, Store
 
 Status = Literal["cached", "would run", "depends"]
@@ -44,6 +44,14 @@ def outlooks(request: RunRequest, store: Store) -> list[Outlook]:
 def _outlook(
     step: Step, request: RunRequest, store: Store, before: Mapping[str, Outlook]
 ) -> Outlook:
+    if (imported := imported_by(step, store)) is not None:
+        finding = store.inspect(*store.parse(imported.artefact))
+        if finding.manifest is None or finding.problem is not None:
+            lost = f"imported {imported.name} is {finding.problem or 'gone'}: import it again"
+            return Outlook(step, "would run", lost)
+        kind, _, fingerprint = imported.artefact.partition("/")
+        text = f"imported {imported.name}, {kind}/{fingerprint[:8]}"
+        return Outlook(step, "cached", text, Artefact(finding.folder, finding.manifest))
     inputs = {name: before[source] for name, source in step.inputs.items()}
     open_inputs = [name for name, outlook in inputs.items() if outlook.status != "cached"]
     unknown = [name for name in open_inputs if inputs[name].artefact is None]

@@ -49,7 +49,9 @@ def _refusal(loaded: LoadedConfig, setting: str, text: str) -> ConfigError:
 
 def _problems(config: RunConfig, family: TaskFamily) -> Iterator[Problem]:
     spec = family.spec
-    if text := config.collect.tasks.misfit(spec.name, family.all_tasks()):
+    imported = config.collect.imported is not None  # whose tasks and trials are what they are
+    text = config.collect.tasks.misfit(spec.name, family.all_tasks())
+    if text is not None and not imported:
         yield "collect.tasks", text
     discrete = spec.n_actions is not None
     rules, kind = (DISCRETE_RULES, "discrete") if discrete else (CONTINUOUS_RULES, "continuous")
@@ -108,7 +110,7 @@ def _problems(config: RunConfig, family: TaskFamily) -> Iterator[Problem]:
             "set one of them to false",
         )
     collected = collect.random_trials + collect.iterations * collect.trials_per_iteration
-    if relabel.skip_trials + (relabel.trials or 1) > collected:
+    if not imported and relabel.skip_trials + (relabel.trials or 1) > collected:
         yield (
             "relabel.skip_trials" if relabel.trials is None else "relabel.trials",
             f"keeps {relabel.trials or 'all'} trials a task after the first "

@@ -26,6 +26,7 @@ from pipeline.again import run_words
 from pipeline.artifacts import publish_artifacts
 from pipeline.config import RuntimeConfig
 from pipeline.fit import check_fit
+from pipeline.fit_imported import check_imported, imported_setting
 from pipeline.overrides import (
     CollectOverrides,
     DonorsOverrides,
@@ -129,6 +130,7 @@ def collect_vae_offline(
     name: str | None = None,
     report: bool = True,
     runtime: RuntimeConfig = _RUNTIME,
+    trials: str | None = None,
 ) -> list[str]:
     """Collect trials, train the belief encoder, relabel, train an agent offline, evaluate, report.
 
@@ -146,6 +148,7 @@ def collect_vae_offline(
         name: the run's name instead of the preset's.
         report: draw the HTML page and leave its tables and figures as artifacts.
         runtime: device, precision, threads and workers; results do not depend on them.
+        trials: name of imported trials to begin with instead of collecting.
 
     Returns:
         The names of the runs.
@@ -159,11 +162,13 @@ def collect_vae_offline(
         ("evaluate", evaluate),
     )
     texts = [text for section in sections for text in settings(*section)]
+    texts += [imported_setting(trials)] if trials is not None else []
     loaded = load_config(preset, [*texts, *overrides])
     check_fit(loaded)
     check_device(runtime.device)
     check_precision(runtime.precision, runtime.device)
     session = SESSION.get() or Session(Store(default_root()), threading.Event())
+    check_imported(loaded, session.store, frozenset(refresh))
     caller = TaskCaller(session)
     for seed in seeds:
         request = RunRequest(

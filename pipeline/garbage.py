@@ -1,8 +1,9 @@
 """What no run needs any more, and what killed processes left behind.
 
 A run on record needs its artefacts, all that they were made from, and the checkpoint that it was
-stopped at. Other checkpoints may be of a run whose settings were changed and may be changed back,
-so they are kept for a week after they were last written to.
+stopped at. Imported trials are kept until they are forgotten and no run needs them. Other
+checkpoints may be of a run whose settings were changed and may be changed back, so they are kept
+for a week after they were last written to.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from pipeline.errors import StoreError
+from pipeline.imports import ImportRecord, list_imports, unreadable_imports
 from pipeline.manifest import MANIFEST
 from pipeline.records import RunRecord, list_records, unreadable_records
 from pipeline.reporting import report_runs
@@ -60,18 +62,21 @@ def sweep(store: Store) -> None:
 def find_garbage(store: Store, forgotten: frozenset[str] = frozenset()) -> list[Garbage]:
     """Everything that no record leads to (those `forgotten` aside); nothing is deleted yet.
 
+    `forgotten` are names of runs and of imports.
+
     Raises:
         StoreError: a record cannot be read, so nobody knows what its run needs.
     """
-    if unreadable := unreadable_records(store):
+    if unreadable := [*unreadable_records(store), *unreadable_imports(store)]:
         raise StoreError(
             f"{unreadable[0]} cannot be read, so what its run uses is not known and nothing was "
             "deleted; delete that file, or run its preset again first"
         )
     records = list_records(store)
     kept = [record for record in records if record.name not in forgotten]
-    needed = _needed(store, kept)
-    checkpoints = list(_unfinished(store, needed, _needed(store, records)))
+    imports = list_imports(store)
+    needed = _needed(store, kept, [one for one in imports if one.name not in forgotten])
+    checkpoints = list(_unfinished(store, needed, _needed(store, records, imports)))
     return [
         *_left_overs(store),
         *_artefacts(store, needed),
@@ -197,16 +202,15 @@ def _stats_below(folder: Path) -> Iterator[os.stat_result]:
                 yield (Path(parent) / name).lstat()
 
 
-def _needed(store: Store, records: Sequence[RunRecord]) -> set[Key]:
+def _needed(
+    store: Store, records: Sequence[RunRecord], imports: Sequence[ImportRecord]
+) -> set[Key]:
     """Keys of all artefacts that these name or would go on making, and of what went into them."""
-    open_keys = [
-        (kind, name)
-        for record in records
-        for kind, _, name in (
-            reference.partition("/") for reference in (*record.artefacts.values(), record.building)
-        )
-        if kind in KINDS
-    ]
+    references = [one.artefact for one in imports]
+    for record in records:
+        references += [*record.artefacts.values(), record.building]
+    split = (reference.partition("/") for reference in references)
+    open_keys = [(kind, name) for kind, _, name in split if kind in KINDS]
     needed: set[Key] = set()
     while open_keys:
         key = open_keys.pop()

@@ -22,6 +22,7 @@ from pipeline.clock import saved_files, start_clock
 from pipeline.config import RuntimeConfig
 from pipeline.errors import MemoryShortError, StoreError
 from pipeline.garbage import sweep
+from pipeline.imports import ImportRecord, hold, read_import
 from pipeline.plan import Step, chain
 from pipeline.presets import LoadedConfig
 from pipeline.records import RunRecord, find_record, write_record
@@ -65,13 +66,19 @@ class StageCall:
     runtime: RuntimeConfig
     stop: threading.Event
     keep: ExitStack = field(repr=False)
+    imported: ImportRecord | None = None  # of a step whose artefact is not ours to make
 
     def __call__(self) -> Artefact:
         """The step's artefact, found or made.
 
         Raises:
             Interrupted: the user asked to stop; the stage has saved a checkpoint.
+            StoreError: imported trials are gone or damaged.
         """
+        if self.imported is not None:
+            lease = hold(self.store, self.imported, self.stop)
+            self.keep.callback(lease.close)
+            return lease.artefact
         lease = obtain(self.store, self.recipe, self._make, self.refresh, self.stop)
         self.keep.callback(lease.close)
         return lease.artefact
@@ -146,12 +153,15 @@ def execute(
         for step in chain(request.loaded.config):
             if stop.is_set():
                 raise Interrupted(f"stopped before {step.name}")
+            imported = imported_by(step, store)
             recipe = step.recipe(request.seed, made, request.labels)
+            if imported is not None:
+                recipe = imported.recipe
             refresh = step.stage in request.refresh
             record = replace(record, building=recipe.reference)
             write_record(store, record)  # from here on `gc` spares the step's checkpoints
             made[step.name] = call(
-                StageCall(step, recipe, store, refresh, request.runtime, stop, keep)
+                StageCall(step, recipe, store, refresh, request.runtime, stop, keep, imported)
             )
             record = _extended(record, step.name, made[step.name])
             write_record(store, record)
@@ -162,6 +172,16 @@ def execute(
         write_record(store, record)
     store.empty_trash()
     return RunResult(record, made)
+
+
+def imported_by(step: Step, store: Store) -> ImportRecord | None:
+    """The import that a step's configuration names in place of what it would make.
+
+    Raises:
+        StoreError: there is none of that name.
+    """
+    name = getattr(step.config, "imported", None)
+    return None if name is None else read_import(store, name)
 
 
 def load_stage(function: str) -> StageFunction:

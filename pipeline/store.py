@@ -2,6 +2,7 @@
 
     artefacts/<kind>/<fingerprint>/   manifest.json and data files, never changed once there
     records/<run>.json                what a run was made of
+    imports/<name>.json               which trials were imported under that name
     reports/<run>/                    its page and tables
     logs/<kind>-<fingerprint>/        TensorBoard events, outside every digest
     .locks/ .tmp/ .trash/ .checkpoints/<kind>-<fingerprint>/
@@ -28,7 +29,10 @@ from pipeline.names import did_you_mean, printable
 
 KINDS = ("trials", "donor-plan", "vae", "hyper-states", "agent", "scores")
 _FINGERPRINT = re.compile(rf"[0-9a-f]{{{FINGERPRINT_DIGITS}}}")
-_FOLDERS = ("artefacts", "records", "reports", "logs", ".locks", ".tmp", ".trash", ".checkpoints")
+_FOLDERS = (
+    *("artefacts", "records", "imports", "reports", "logs"),
+    *(".locks", ".tmp", ".trash", ".checkpoints"),
+)
 
 _SHOWN_DIGITS = _SHOWN_KEYS = 8  # of a hint
 

@@ -60,6 +60,14 @@ class CollectConfig(FrozenConfig):
     """One ordinary agent a task learns its own task; all of its experience is the data set."""
 
     domain: str = Field(description="a task family's name, or module:Class")
+    imported: str | None = Field(
+        None,
+        # left out where null: collections keep their fingerprints
+        exclude_if=lambda name: name is None,
+        min_length=1,
+        description="name of trials from `omrl import` that a run begins with; of the settings "
+        "here only the domain counts then; collected if null",
+    )
     tasks: TasksConfig = TasksConfig()
     behaviour: Literal["learner", "scripted", "random", "policy"] = Field(
         "learner", description="how the logs' actions are chosen"

@@ -16,23 +16,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         action="append",
         default=[],
-        help="forget this run first, so that what only it used goes too",
+        help="forget this run, or these imported trials, first, so that what only it used goes too",
     )
 
 
 def main(options: argparse.Namespace) -> int:
     """Forget runs, collect garbage, say how much room that made."""
     from pipeline.garbage import find_garbage, in_use, remove
+    from pipeline.imports import delete_import, find_import
     from pipeline.records import delete_record, read_record
     from pipeline.store import Store, default_root
 
     store = Store(default_root())
+    imported = {name for name in options.forget if find_import(store, name) is not None}
     for run in options.forget:
-        read_record(store, run)
+        if run not in imported:
+            read_record(store, run)
     garbage = find_garbage(store, frozenset(options.forget))
     if not options.dry_run:
         for run in dict.fromkeys(options.forget):
-            delete_record(store, run)
+            (delete_import if run in imported else delete_record)(store, run)
     rows, total = [], 0
     for item in garbage:
         size = item.size

@@ -9,6 +9,7 @@ from pipeline.console import human_age, human_seconds, human_size, say, say_json
 from pipeline.exits import OK
 
 if TYPE_CHECKING:
+    from pipeline.imports import ImportRecord
     from pipeline.manifest import Manifest
     from pipeline.records import RunRecord
 
@@ -20,13 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """List everything; the data are not read, `omrl verify` does that."""
+    from pipeline.imports import list_imports, unreadable_imports
     from pipeline.records import list_records, unreadable_records
     from pipeline.store import Store, default_root
 
     store = Store(default_root())
     records, manifests = list_records(store), store.manifests()
+    imports = list_imports(store)
     for path in unreadable_records(store):
         tell(f"{path} cannot be read: its run is not listed")
+    for path in unreadable_imports(store):
+        tell(f"{path} cannot be read: its imported trials are not listed")
     users: dict[str, list[str]] = {}
     for record in records:
         for reference in dict.fromkeys(record.artefacts.values()):
@@ -36,6 +41,7 @@ def main(options: argparse.Namespace) -> int:
             {
                 "store": str(store.root),
                 "runs": [run_object(record) for record in records],
+                "imports": [import_object(record) for record in imports],
                 "artefacts": [
                     artefact_object(manifest, users.get(manifest.reference, []))
                     for manifest in manifests
@@ -46,8 +52,12 @@ def main(options: argparse.Namespace) -> int:
     if not records and not manifests:
         say(f"{store.root} is empty; `omrl presets` lists what can be run")
         return OK
-    say(_run_table(records))
-    say()
+    if records or not imports:
+        say(_run_table(records))
+        say()
+    if imports:
+        say(_import_table(imports))
+        say()
     say(_artefact_table(manifests, users))
     return OK
 
@@ -64,6 +74,18 @@ def run_object(record: RunRecord) -> dict[str, Any]:
         "created": record.created,
         "command": record.command,
         "artefacts": dict(record.artefacts),
+    }
+
+
+def import_object(record: ImportRecord) -> dict[str, Any]:
+    """Imported trials for programs."""
+    return {
+        "name": record.name,
+        "domain": record.domain,
+        "artefact": record.artefact,
+        "created": record.created,
+        "command": record.command,
+        **record.summary,
     }
 
 
@@ -89,6 +111,22 @@ def _run_table(records: list[RunRecord]) -> str:
         for r in records
     ]
     return table(("run", "domain", "seed", "status", "age", "artefacts"), rows, right=(2, 4, 5))
+
+
+def _import_table(imports: list[ImportRecord]) -> str:
+    rows = [
+        (
+            record.name,
+            record.domain,
+            str(record.summary.get("tasks", "?")),
+            str(record.summary.get("trials", "?")),
+            human_age(record.created),
+            record.artefact[: record.artefact.index("/") + 9],
+        )
+        for record in imports
+    ]
+    header = ("import", "domain", "tasks", "trials", "age", "artefact")
+    return table(header, rows, right=(2, 3, 4))
 
 
 def _artefact_table(manifests: list[Manifest], users: dict[str, list[str]]) -> str:

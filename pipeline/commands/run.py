@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="change one setting, such as vae.kl_weight=0.1; may be repeated",
     )
+    parser.add_argument(
+        "--trials",
+        metavar="NAME",
+        help="begin with these imported trials (`omrl import`) instead of collecting",
+    )
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", default=None, metavar="N", help="the run's seed (default 0)")
     seeds.add_argument("--seeds", default=None, metavar="A..B", help="several: 0..4 or 0,2,5")
@@ -66,17 +71,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Run each seed in turn; say how to go on if stopped."""
     from pipeline.fit import check_fit
+    from pipeline.fit_imported import check_imported, imported_setting
     from pipeline.plan import stages_to_refresh
     from pipeline.presets import load_config
     from pipeline.store import Store, default_root
     from stages.context import check_device, check_precision
 
     seeds = parse_seeds(options.seed, options.seeds)
+    if options.trials is not None:
+        options.overrides = [*options.overrides, imported_setting(options.trials)]
     loaded = load_config(options.preset, options.overrides)
     check_fit(loaded)
     refresh = stages_to_refresh(options.refresh, options.since)
-    requests = [_request(options, loaded, seed, refresh) for seed in seeds]
     store = Store(default_root())
+    check_imported(loaded, store, refresh)
+    requests = [_request(options, loaded, seed, refresh) for seed in seeds]
     if options.dry_run:
         from pipeline.explain import explain
 
@@ -133,7 +142,9 @@ def _run_one(
 
 def _step_line(step: Step, artefact: Artefact) -> str:
     manifest = artefact.manifest
-    how = "cached" if artefact.cached else human_seconds(manifest.seconds)
+    how = human_seconds(manifest.seconds)
+    if artefact.cached:
+        how = "imported" if manifest.stage == "import" else "cached"
     short = f"{manifest.kind}/{manifest.fingerprint[:8]}"
     return f"  {step.name:<20} {how:>12}  {short:<22} {human_size(manifest.size):>10}"
 

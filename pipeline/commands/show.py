@@ -1,4 +1,4 @@
-"""`omrl show`: one run, or one artefact with all that it was made from."""
+"""`omrl show`: one run, one import, or one artefact with all that it was made from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pipeline.console import human_age, human_seconds, human_size, say, say_json
 from pipeline.exits import OK
 
 if TYPE_CHECKING:
+    from pipeline.imports import ImportRecord
     from pipeline.manifest import Manifest
     from pipeline.records import RunRecord
     from pipeline.store import Store
@@ -22,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Show the run of that name, else the artefact."""
-    from pipeline.commands.ls import run_object
+    """Show the run of that name, else the import, else the artefact."""
+    from pipeline.commands.ls import import_object, run_object
+    from pipeline.imports import list_imports
     from pipeline.records import list_records
     from pipeline.store import Store, default_root
 
@@ -34,6 +36,13 @@ def main(options: argparse.Namespace) -> int:
             say_json({**run_object(record), "config": dict(record.config)})
         else:
             _say_run(store, record)
+        return OK
+    imported = next((i for i in list_imports(store) if i.name == options.id), None)
+    if imported is not None:
+        if options.json:
+            say_json({**import_object(imported), "config": dict(imported.config)})
+        else:
+            _say_import(store, imported)
         return OK
     manifest = _manifest(store, options.id)
     if options.json:
@@ -87,6 +96,28 @@ def _say_run(store: Store, record: RunRecord) -> None:
         took = human_seconds(manifest.seconds) if manifest is not None else "-"
         rows.append((step, f"{kind}/{name[:8]}", size, took))
     say(table(("stage", "artefact", "size", "took"), rows, right=(2, 3)))
+
+
+def _say_import(store: Store, record: ImportRecord) -> None:
+    from pipeline.records import list_records
+
+    users = [r.name for r in list_records(store) if record.artefact in r.artefacts.values()]
+    numbers = {key: value for key, value in record.summary.items() if key != "fewest_trials"}
+    facts = [
+        ("import", record.name),
+        ("domain", record.domain),
+        ("artefact", record.artefact),
+        ("format", str(record.config.get("format", "?"))),
+        *((key.replace("_", " "), _number(value)) for key, value in numbers.items()),
+        ("age", human_age(record.created)),
+        ("again", record.command),
+        ("runs", ", ".join(users) or "none yet"),
+    ]
+    _say_facts(facts)
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.2f}"
 
 
 def _say_artefact(store: Store, manifest: Manifest) -> None:

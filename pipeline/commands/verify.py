@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Verify; 1 if anything is damaged. Nothing is changed: the next run makes it anew."""
+    from pipeline.imports import unreadable_imports
     from pipeline.records import unreadable_records
     from pipeline.store import Store, default_root
 
@@ -23,6 +24,9 @@ def main(options: argparse.Namespace) -> int:
     unreadable = unreadable_records(store) if options.id is None else []
     for path in unreadable:
         tell(f"{path} cannot be read; run its preset again to write it anew")
+    lost = unreadable_imports(store) if options.id is None else []
+    for path in lost:
+        tell(f"{path} cannot be read; import its logs again under that name to write it anew")
     keys = [store.resolve(options.id)] if options.id is not None else list(store.all_keys())
     found = []
     for kind, name in keys:
@@ -41,4 +45,4 @@ def main(options: argparse.Namespace) -> int:
         rows = [(ref, human_size(size), problem or "whole") for ref, size, problem in found]
         say(table(("artefact", "size", "state"), rows, right=(1,)))
         say(f"{len(found)} artefacts, {damaged} damaged")
-    return FAILED if damaged or unreadable else OK
+    return FAILED if damaged or unreadable or lost else OK

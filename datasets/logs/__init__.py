@@ -1,0 +1,1 @@
+"""Readers of other programs' logs: D4RL, Minari, BOReL's folders and IDAQ's folders."""
