@@ -16,6 +16,7 @@ from pipeline.exits import INTERRUPTED, USER, exit_code, sentence
 
 COMMANDS = {
     "run": "run the pipeline for a preset",
+    "batch": "run many presets side by side",
     "presets": "list the presets",
     "ls": "list runs and artefacts",
     "show": "show one run or artefact with its lineage",
