@@ -51,6 +51,6 @@ def run_words(
 
 def seeds_text(seeds: Sequence[int]) -> str:
     """Seeds as `--seeds` takes them."""
-    if list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+    if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}..{seeds[-1]}"
     return ",".join(str(seed) for seed in seeds)

@@ -16,7 +16,7 @@ from pipeline.exits import exit_code
 from pipeline.store import Store
 
 if TYPE_CHECKING:
-    from pipeline.batch.flow import BatchSession
+    from pipeline.batch.carry_out import BatchSession
 
 log = logging.getLogger("omrl.prefect")
 
@@ -36,7 +36,7 @@ def drive_with_prefect(
     """
     try:
         connect(store)
-        from pipeline.batch.flow import BatchSession
+        from pipeline.batch.carry_out import BatchSession
     except Exception as error:
         if request.where.runner != "process":
             text = f"--runner {request.where.runner} needs Prefect, which cannot be used"
@@ -51,7 +51,8 @@ def drive_with_prefect(
 def _call_flow(
     request: BatchRequest, session: BatchSession, families: list[str], name: str | None
 ) -> list[JobResult]:
-    from pipeline.batch.flow import SESSION, metaworld_batch
+    from pipeline.batch.carry_out import SESSION
+    from pipeline.batch.flow import metaworld_batch
 
     known = next(member.loaded for member in request.members if member.loaded is not None)
     token = SESSION.set(session)
