@@ -38,7 +38,7 @@ def family(job: dict[str, Any]) -> State[Any]:
         return Failed(message=result.reason, data=data)
     if result.status == "stopped":
         return Cancelled(message="stopped at a checkpoint", data=data)
-    took = f"{result.seconds:.1f} s on {result.host}"
+    took = f"{result.seconds:.1f} s on {result.host}, process {result.process}"
     return Completed(name="Cached" if result.cached else None, message=took, data=data)
 
 
