@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +24,7 @@ Pool = Callable[[int], AbstractContextManager[Submit]]
 OnResult = Callable[[JobResult], None]
 
 _LOOK_SECONDS = 0.2
+_MOST_RETURNS = 3  # of a run to whom a cluster's time limit came before its end
 
 
 @contextmanager
@@ -75,10 +76,12 @@ class _Work:
         self.store, self.place, self.stop, self.on_result = store, place, stop, on_result
         self.ended: SimpleQueue[Callable[[], JobResult]] = SimpleQueue()
         self.results: list[JobResult] = []
+        self.returns: Counter[str] = Counter()
 
     def all(self, waiting: deque[Job], submit: Submit, limit: int) -> list[JobResult]:
         """Every job, or those begun before `stop` was set."""
         running, asked = 0, False
+        jobs = {job.run: job for job in waiting}
         while running or (waiting and not self.stop.is_set()):
             while waiting and running < limit and not self.stop.is_set():
                 submit(waiting.popleft(), self.ended.put)
@@ -91,8 +94,19 @@ class _Work:
             except Empty:
                 continue
             running -= 1
-            self._note(outcome())
+            result = outcome()
+            if self._returns(result):
+                waiting.append(jobs[result.run])
+            else:
+                self._note(result)
         return self.results
+
+    def _returns(self, result: JobResult) -> bool:
+        """Whether a run was stopped by somebody else, at a checkpoint to go on from."""
+        if result.status != "stopped" or self.stop.is_set():
+            return False
+        self.returns[result.run] += 1
+        return self.returns[result.run] <= _MOST_RETURNS
 
     def _note(self, result: JobResult) -> None:
         if result.status == "complete" and not is_there(self.store, result.run):

@@ -76,6 +76,7 @@ def task_runner(where: Where, limit: int) -> TaskRunner[Any]:
             return DaskTaskRunner(address=where.address)
         local = {"n_workers": limit, "threads_per_worker": 1}
         quiet = {"dashboard_address": None, "host": "127.0.0.1", "silence_logs": 40}
+        quiet |= {"env": {"PREFECT_LOGGING_LEVEL": "WARNING"}}
         return DaskTaskRunner(cluster_kwargs={**local, **quiet})
     if where.runner == "ray":
         return _ray(where.address, limit)

@@ -159,6 +159,26 @@ def test_no_more_than_the_limit_at_once(folder: Path, store: Store) -> None:
     assert (len(results), most) == (6, 2)
 
 
+def test_a_run_that_the_cluster_stops_is_handed_out_again(folder: Path, store: Store) -> None:
+    handed = 0
+
+    @contextmanager
+    def pool(limit: int) -> Iterator[Submit]:
+        def submit(job: Job, told: Told) -> None:
+            nonlocal handed
+            handed += 1
+            status: jobs.Status = "stopped" if handed < 3 or job.member == "b" else "failed"
+            result = JobResult(job.run, job.member, job.seed, status, host="here")
+            told(lambda: result)
+
+        yield submit
+
+    ended = {one.member: one.status for one in drive(batch_request(["a.yaml"], [0]), store, pool)}
+    assert (ended, handed) == ({"a": "failed"}, 3)
+    ended = {one.member: one.status for one in drive(batch_request(["b.yaml"], [0]), store, pool)}
+    assert (ended, handed) == ({"b": "stopped"}, 3 + 4)  # not for ever
+
+
 def test_dry_run_changes_nothing(folder: Path, store: Store, capsys: Capture) -> None:
     assert batch("a.yaml", "b.yaml", "--seeds", "0..1", "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
