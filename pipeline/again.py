@@ -39,7 +39,7 @@ def run_words(
     words = ["omrl", "run", located_preset(preset)]
     for text in overrides:
         words += ["--set", text]
-    words += ["--seed", str(seeds[0])] if len(seeds) == 1 else ["--seeds", _seeds_text(seeds)]
+    words += ["--seed", str(seeds[0])] if len(seeds) == 1 else ["--seeds", seeds_text(seeds)]
     if name is not None:
         words += ["--name", name]
     defaults = RuntimeConfig().decisive
@@ -49,7 +49,8 @@ def run_words(
     return words
 
 
-def _seeds_text(seeds: Sequence[int]) -> str:
-    if list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Seeds as `--seeds` takes them."""
+    if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}..{seeds[-1]}"
     return ",".join(str(seed) for seed in seeds)

@@ -16,6 +16,7 @@ from pipeline.exits import INTERRUPTED, USER, exit_code, sentence
 
 COMMANDS = {
     "run": "run the pipeline for a preset",
+    "batch": "run many presets side by side",
     "import": "take logs of other programs into the store",
     "export": "write trials as D4RL files or a Minari data set",
     "presets": "list the presets",

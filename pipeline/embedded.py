@@ -41,7 +41,7 @@ def execute_with_prefect(
     try:
         session = _open_session(request, store, stop, on_step)
     except Exception as error:
-        log.warning("Prefect cannot be used (%s); going on without it", _short(error))
+        log.warning("Prefect cannot be used (%s); going on without it", short(error))
         return execute(request, store, stop=stop, on_step=on_step)
     try:
         _call_flow(request, session, report)
@@ -51,9 +51,9 @@ def execute_with_prefect(
         if exit_code(error) is not None:
             raise
         if not session.results:
-            log.warning("Prefect failed (%s); going on without it", _short(error))
+            log.warning("Prefect failed (%s); going on without it", short(error))
             return execute(request, store, stop=stop, on_step=on_step)
-        log.warning("Prefect failed after the run (%s)", _short(error))
+        log.warning("Prefect failed after the run (%s)", short(error))
     return session.results[0]
 
 
@@ -61,14 +61,23 @@ def _open_session(
     request: RunRequest, store: Store, stop: threading.Event, on_step: OnStep | None
 ) -> Session:
     """Start the server if there is none, and import the flow."""
-    settle_environment(store.root / ".prefect")
-    pending = ensure_server()
-    _import_quietly()
-    pending.wait()
+    connect(store)
     from pipeline.flows import Session
 
     on_sigterm = signal.getsignal(signal.SIGTERM)
     return Session(store, stop, on_step, request.command, on_sigterm=on_sigterm)
+
+
+def connect(store: Store) -> None:
+    """Have Prefect imported and its server answer: the user's, or one of our own.
+
+    Raises:
+        ServerNotStartedError: ours did not come up.
+    """
+    settle_environment(store.root / ".prefect")
+    pending = ensure_server()
+    _import_quietly()
+    pending.wait()
 
 
 def _import_quietly() -> None:
@@ -106,5 +115,6 @@ def _call_flow(request: RunRequest, session: Session, report: bool) -> None:
         SESSION.reset(token)
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """The first line of what it says."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -180,7 +180,7 @@ def collect_vae_offline(
             command=session.command
             or shlex.join(run_words(preset, loaded.overrides, [seed], name, runtime.decisive)),
         )
-        with _own_sigterm(session):
+        with own_sigterm(session.on_sigterm):
             result = execute(request, session.store, caller.call, session.stop, session.done)
         session.results.append(result)
     names = [result.record.name for result in session.results]
@@ -190,16 +190,16 @@ def collect_vae_offline(
 
 
 @contextmanager
-def _own_sigterm(session: Session) -> Iterator[None]:
+def own_sigterm(handler: Any) -> Iterator[None]:
     """Let SIGTERM reach the calling program's handler, which has the stage save a checkpoint.
 
     Prefect puts its own over it, which raises wherever the program is. A worker's run keeps that
     one: without it, Prefect could not tell a cancelled run from a crashed one.
     """
-    if session.on_sigterm is None or threading.current_thread() is not threading.main_thread():
+    if handler is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    prefects = signal.signal(signal.SIGTERM, session.on_sigterm)
+    prefects = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +47,23 @@ def write_run_report(
         json.dumps([VERSION, asdict(request)], sort_keys=True, default=str).encode()
     ).hexdigest()
     runs = [record.name for record in records]
+    return replace_report(
+        store, name, digest, runs, lambda output: write_report(request, output), refresh
+    )
+
+
+def replace_report(
+    store: Store,
+    name: str,
+    digest: str,
+    runs: list[str],
+    draw: Callable[[Path], None],
+    refresh: bool = False,
+) -> Path:
+    """Put what `draw` writes into an empty folder at `reports/<name>/`; its index.html.
+
+    One of the same digest and runs is left as it is. A new one replaces the old as a whole.
+    """
     folder = store.folder("reports") / name
     temporary = store.folder(".tmp") / f"report-{name}"
     lock = store.lock(temporary.name)
@@ -55,7 +72,7 @@ def write_run_report(
         if refresh or not _current(folder, digest, runs):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            write_report(request, temporary)
+            draw(temporary)
             contents = content_digest(scan(temporary))
             stamp = {"request": digest, "contents": contents, "runs": runs}
             write_json(temporary / STAMP, stamp)

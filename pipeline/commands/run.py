@@ -177,7 +177,7 @@ def _request(
     from pipeline.records import run_name
     from pipeline.run import RunRequest
 
-    runtime = _runtime(options)
+    runtime = runtime_of(options, options.quiet)
     return RunRequest(
         loaded=loaded,
         seed=seed,
@@ -188,7 +188,12 @@ def _request(
     )
 
 
-def _runtime(options: argparse.Namespace) -> RuntimeConfig:
+def runtime_of(options: argparse.Namespace, quiet: bool) -> RuntimeConfig:
+    """How runs are carried out, as the options say.
+
+    Raises:
+        ConfigError: a value is not one; names the option.
+    """
     from pydantic import ValidationError
 
     from pipeline.config import RuntimeConfig
@@ -199,7 +204,7 @@ def _runtime(options: argparse.Namespace) -> RuntimeConfig:
             precision=options.precision,
             threads=options.threads,
             workers=options.workers,
-            quiet=options.quiet,
+            quiet=quiet,
         )
     except ValidationError as error:
         first = error.errors()[0]

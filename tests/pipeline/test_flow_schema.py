@@ -80,7 +80,8 @@ def test_bad_parameters_are_refused_at_the_call() -> None:
 
 def test_every_domain_has_a_deployment_of_this_flow() -> None:
     document = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
-    deployments = {entry["name"]: entry for entry in document["deployments"]}
+    entries = [entry for entry in document["deployments"] if "flows.py" in entry["entrypoint"]]
+    deployments = {entry["name"]: entry for entry in entries}
     assert set(deployments) == set(DOMAINS)
     for name, entry in deployments.items():
         path, _, function = entry["entrypoint"].partition(":")
