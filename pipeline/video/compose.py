@@ -13,6 +13,7 @@ from pipeline.report import panels
 from pipeline.video.replay import Trial, replay_states
 
 _DPI = 100
+_LATENTS = 6
 _CAPTION = 0.16  # of the height
 
 
@@ -37,8 +38,9 @@ class Composer:
         self._draw_scene(episode, step)
         self._draw_now(episode, step)
         self._caption.set_text(self._text(episode, step))
-        self._canvas.draw()
-        return np.asarray(self._canvas.buffer_rgba())[..., :3].copy()
+        self._canvas.draw()  # type: ignore[no-untyped-call]
+        pixels = self._canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+        return np.asarray(pixels)[..., :3].copy()
 
     def _text(self, episode: int, step: int) -> str:
         trial, spec = self._trial, self._family.spec
@@ -57,7 +59,7 @@ class Composer:
         if self._source is not None:
             return (0, 1), (0, 1)
         self._family.plot_rollout(self._scene, self._trial.observations, self._trial.task)
-        self._canvas.draw()
+        self._canvas.draw()  # type: ignore[no-untyped-call]
         return self._scene.get_xlim(), self._scene.get_ylim()
 
     def _draw_scene(self, episode: int, step: int) -> None:
@@ -81,9 +83,12 @@ class Composer:
         width = beliefs.shape[1] // 2
         self._mean = beliefs[:, :width]
         self._deviation = np.exp(0.5 * beliefs[:, width:])
+        # more lines than these hide each other
+        self._telling = np.sort(np.argsort(-np.ptp(self._mean, axis=0), kind="stable")[:_LATENTS])
+        shown = self._mean[:, self._telling], self._deviation[:, self._telling]
         self._belief = self._figure.add_axes((0.57, 0.5, 0.41, 0.31))
         self._reward = self._figure.add_axes((0.57, 0.11, 0.41, 0.24))
-        self._belief_limits = _padded(self._mean - self._deviation, self._mean + self._deviation)
+        self._belief_limits = _padded(shown[0] - shown[1], shown[0] + shown[1])
         low, high = _padded(rewards, rewards)
         self._reward.set(xlim=(0, rewards.size), ylim=(low, high))
         self._reward_line = self._reward.step([], [], color=panels.BLUE, lw=1.0)[0]
@@ -91,13 +96,20 @@ class Composer:
         self._reward.set_xlabel("step of the trial", fontsize=7)
         _quiet(self._reward, rewards.shape)
 
+    def _belief_title(self) -> str:
+        count, shown = self._mean.shape[1], len(self._telling)
+        which = (
+            "each latent" if shown == count else f"the {shown} latents of {count} that move most"
+        )
+        return f"belief: mean ± sd of {which}"
+
     def _draw_now(self, episode: int, step: int) -> None:
         count, horizon = self._trial.rewards.shape
         now = episode * horizon + step
         steps = np.arange(now + 1)
         axes = self._belief
         axes.clear()
-        for latent in range(self._mean.shape[1]):
+        for latent in self._telling:
             mean, deviation = self._mean[: now + 1, latent], self._deviation[: now + 1, latent]
             line = axes.plot(steps, mean, lw=1.0)[0]
             colour = line.get_color()
@@ -105,7 +117,7 @@ class Composer:
                 steps, mean - deviation, mean + deviation, color=colour, alpha=0.12, lw=0
             )
         axes.set(xlim=(0, count * horizon), ylim=self._belief_limits)
-        axes.set_title("belief: mean ± sd of each latent", fontsize=8, loc="left")
+        axes.set_title(self._belief_title(), fontsize=8, loc="left")
         _quiet(axes, (count, horizon))
         self._reward_line.set_data(steps[1:], self._trial.rewards.reshape(-1)[:now])
 

@@ -60,17 +60,7 @@ def write_gif(path: Path, frames: Iterable[Frame], rate: int) -> None:
 def _start(path: Path, frame: Frame, rate: int) -> subprocess.Popen[bytes]:
     height, width, _ = frame.shape
     source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate} -i -".split()
-    target = [
-        "-c:v",
-        "libx264",
-        "-crf",
-        "20",
-        "-pix_fmt",
-        "yuv420p",
-        "-movflags",
-        "+faststart",
-        "-f",
-        "mp4",
-    ]
+    codec = ["-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p"]
+    target = [*codec, "-movflags", "+faststart", "-f", "mp4"]
     command = [find_ffmpeg(), "-y", "-loglevel", "error", *source, *target, str(path)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
