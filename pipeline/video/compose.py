@@ -98,10 +98,8 @@ class Composer:
 
     def _belief_title(self) -> str:
         count, shown = self._mean.shape[1], len(self._telling)
-        which = (
-            "each latent" if shown == count else f"the {shown} latents of {count} that move most"
-        )
-        return f"belief: mean ± sd of {which}"
+        which = "each latent" if shown == count else f"{shown} of {count} latents"
+        return f"belief: mean ± sd, {which}"
 
     def _draw_now(self, episode: int, step: int) -> None:
         count, horizon = self._trial.rewards.shape
