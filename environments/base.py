@@ -20,6 +20,8 @@ from environments.errors import TaskError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from environments.rendering.base import FrameSource
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 Start = Literal["origin", "wide"]
 Difference = Literal["reward", "dynamics"]
@@ -94,6 +96,10 @@ class Simulator(ABC):
     @abstractmethod
     def step(self, actions: Actions) -> Step:
         """Apply actions (n, act); raises TaskError where one is out of range or of wrong shape."""
+
+    def render_state(self) -> Float64 | None:
+        """What the family's `frame_source` draws from, (n, state); None where it draws nothing."""
+        return None
 
 
 class TaskFamily(ABC):
@@ -275,6 +281,13 @@ class TaskFamily(ABC):
             return np.clip(noisy, -1.0, 1.0).astype(np.float32)
         uniform = self.random_actions(actions.shape[:-1], rng)
         return np.where(rng.random(actions.shape) < noise, uniform, actions)
+
+    def frame_source(self, task: Float64, size: int, camera: str | None) -> FrameSource | None:
+        """Draws `Simulator.render_state` of a task for videos; None: `plot_rollout` is used.
+
+        Raises TaskError where there is no such camera, or no graphics library.
+        """
+        return None
 
     @abstractmethod
     def plot_rollout(self, axes: Axes, observations: Float32, task: Float64) -> None:

@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": "check every byte of one artefact, or of all",
     "gc": "delete what no run uses",
     "report": "write a run's HTML page and tables again",
+    "video": "film an adapting agent, with its belief beside it",
     "scores": "scores of all runs of a domain",
     "check-env": "check a task family against the contract",
     "bench": "time every stage beside a plain loop",

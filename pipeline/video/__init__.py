@@ -1,0 +1,1 @@
+"""Videos of adapting agents: the scene, and beside it the belief."""
