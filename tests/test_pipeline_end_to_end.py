@@ -18,6 +18,7 @@ from datasets.checkpoints import load_tensors
 from datasets.files import read_json
 from datasets.hyper_states import HyperStates
 from datasets.trial_store import read_meta
+from pipeline.cli import main
 from pipeline.config import RuntimeConfig
 from pipeline.presets import load_config
 from pipeline.run import RunRequest, RunResult, execute
@@ -157,6 +158,30 @@ def test_a_seed_gives_the_same_bytes_in_another_store(
 ) -> None:
     _, file, result = made
     assert digests(run(Store(tmp_path / "home"), file)) == digests(result)
+
+
+def test_trials_that_went_out_and_came_back_train_the_same_agents(
+    made: tuple[Store, Path, RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, file, result = made
+    monkeypatch.setenv("OMRL_HOME", str(store.root))
+    out = tmp_path / "out"
+    assert main(["export", result.record.name, "--to", str(out), "--quiet"]) == 0
+    words = ["import", str(out), "--domain", file.stem, "--tasks", str(out / "tasks.csv")]
+    episodes = read_meta(result.artefacts["collect"].folder).episodes
+    assert main([*words, "--name", "back", "--episodes", str(episodes), "--quiet"]) == 0
+    loaded = load_config(str(file), ["collect.imported=back"])
+    runtime = RuntimeConfig(threads=1, workers=1, quiet=True, tensorboard=False)
+    again = execute(RunRequest(loaded, 0, "back-seed0", runtime=runtime), store)
+    assert again.artefacts["collect"].manifest.stage == "import"
+    for step, name in (
+        ("train-vae", "vae.safetensors"),
+        ("train-offline", "agent.safetensors"),
+        ("train-blind", "agent.safetensors"),
+        ("evaluate", "rollouts.safetensors"),
+    ):
+        first, second = (r.artefacts[step].folder / name for r in (result, again))
+        assert first.read_bytes() == second.read_bytes(), step
 
 
 def test_another_seed_gives_other_bytes(
