@@ -144,7 +144,7 @@ def _families(preset: str, group: str) -> tuple[str, ...]:
         facts = importlib.import_module(_FACTS)
     except ModuleNotFoundError as error:
         raise ConfigError(f"{preset}: there is no list of Meta-World families here") from error
-    return tuple(getattr(facts, group.upper()))
+    return tuple(name.rpartition("/")[2] for name in getattr(facts, group.upper()))
 
 
 def checked_runner(name: str) -> Runner:

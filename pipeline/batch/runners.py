@@ -74,8 +74,8 @@ def task_runner(where: Where, limit: int) -> TaskRunner[Any]:
 
         if where.address is not None:
             return DaskTaskRunner(address=where.address)
-        local = {"n_workers": limit, "threads_per_worker": 1}
-        quiet = {"dashboard_address": None, "host": "127.0.0.1", "silence_logs": 40}
+        local: dict[str, Any] = {"n_workers": limit, "threads_per_worker": 1}
+        quiet: dict[str, Any] = {"dashboard_address": None, "host": "127.0.0.1", "silence_logs": 40}
         quiet |= {"env": {"PREFECT_LOGGING_LEVEL": "WARNING"}}
         return DaskTaskRunner(cluster_kwargs={**local, **quiet})
     if where.runner == "ray":

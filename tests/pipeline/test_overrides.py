@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from pipeline.config import RunConfig
 from pipeline.overrides import (
     CollectOverrides,
+    DonorsOverrides,
     EvaluateOverrides,
     OfflineOverrides,
     RelabelOverrides,
@@ -19,6 +20,7 @@ from pipeline.presets import load_config
 
 SECTIONS = {
     "collect": CollectOverrides,
+    "donors": DonorsOverrides,
     "vae": VaeOverrides,
     "relabel": RelabelOverrides,
     "offline": OfflineOverrides,
