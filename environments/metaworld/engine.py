@@ -32,9 +32,8 @@ import mujoco
 import numpy as np
 
 from environments.base import Float32, Float64
-from environments.metaworld.facts import Facts
+from environments.metaworld.facts import REWARD_VERSION, Facts
 
-REWARD_VERSION = "v2"
 FRAME = 18  # numbers of one frame of an observation: hand, gripper, two objects
 MOST_LAYOUTS = 1024  # kept by a process, a few kilobytes each
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION

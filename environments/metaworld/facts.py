@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PREFIX = "ml1/"
+REWARD_VERSION = "v2"
 
 
 @dataclass(frozen=True)
