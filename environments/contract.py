@@ -197,7 +197,7 @@ def _vectorised(family: TaskFamily, seed: Seed) -> None:
 
 @check("reward depends on the task where the spec says so")
 def _reward_differs(family: TaskFamily, seed: Seed) -> None:
-    if family.spec.tasks_differ_in != "reward" or family.spec.goal == "fixed":
+    if family.spec.tasks_differ_in != "reward" or family.spec.goal != "hidden":
         return
     data = roll_out(family, seed, start="origin", oracle=True)
     crossed = family.reward(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PREFIX = "ml1/"
+REWARD_VERSION = "v2"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ _TABLE = (
           (0.05, 0.75, 0.001, 0.1, 0.65, 0.001), distance=0.15),
     Facts("coffee-push", "hidden", 17,
           (-0.1, 0.55, -0.001, -0.05, 0.7, -0.001),
-          (0.1, 0.65, 0.001, 0.05, 0.75, 0.001), distance=0.15),
+          (0.1, 0.65, 0.001, 0.05, 0.75, 0.001), distance=0.15, solid_goal=True),
     Facts("dial-turn", "visible", 10,
           (-0.1, 0.7, 0.0), (0.1, 0.8, 0.0)),
     Facts("disassemble", "visible", 16,

@@ -31,14 +31,13 @@ from environments.base import (
 )
 from environments.errors import TaskError
 from environments.metaworld import draws
-from environments.metaworld.facts import FACTS, Facts
+from environments.metaworld.facts import FACTS, REWARD_VERSION, Facts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from environments.metaworld.simulator import MetaWorldSimulator
 
-REWARD_VERSION = "v2"
 _QVEL = {"stick-push": 17}  # its success asks for contact forces, which need velocities
 _TURNS = ("qa", "qb", "qc", "qd")  # in an order that differs between families
 _FRAME = (

@@ -8,6 +8,7 @@ that object and that goal, bit for bit, as long as the physics are the same.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -55,7 +56,7 @@ def _relabel_own(
     goals: Float64,
     goal: Int64,
     actions: Float32,
-    states: dict[str, Float64],
+    states: dict[str, NDArray[Any]],
 ) -> tuple[Float32, Bool]:
     """Of rows (n, ...) that all happened in the layout of one task; row i asks about a goal."""
     layout = engine.layout(own)
@@ -97,6 +98,6 @@ def _distinct(tasks: Float64, shape: tuple[int, ...]) -> tuple[Float64, Int64]:
     return flat[first], spread.reshape(-1)
 
 
-def _rows(array: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.floating]:
+def _rows(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """An array (..., width) broadcast and flattened to (rows, width)."""
     return np.broadcast_to(array, (*shape, array.shape[-1])).reshape(-1, array.shape[-1])
