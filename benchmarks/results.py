@@ -108,7 +108,7 @@ def _table(rows: Sequence[ScoreRow]) -> str:
             ", ".join(f"{value:.2f}" for value in row["return_per_episode"]),
             f"{row['success']:.0%}",
             *(f"{others[name]:.2f}" if name in others else "-" for name in ("blind", "search")),
-            f"{row['oracle']:.2f}",
+            "-" if row["oracle"] is None else f"{row['oracle']:.2f}",
         )
         lines.append(cells)
     return markdown_table(_COLUMNS, lines)

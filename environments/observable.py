@@ -11,6 +11,7 @@ from abc import abstractmethod
 
 import numpy as np
 
+from environments.actions import check_actions
 from environments.base import Actions, Bool, Float32, Float64, Simulator, Start, Step, TaskFamily
 from environments.errors import TaskError
 
@@ -47,21 +48,7 @@ class ObservableFamily(TaskFamily):
 
     def check_actions(self, actions: Actions, count: int) -> None:
         """Raise TaskError unless actions are (count, act), of the right kind and in range."""
-        name, n_actions = self.spec.name, self.spec.n_actions
-        expected = (count, self.spec.action_dim)
-        if actions.shape != expected:
-            raise TaskError(f"{name}: actions have shape {actions.shape}, expected {expected}")
-        kind = np.floating if n_actions is None else np.integer
-        if not np.issubdtype(actions.dtype, kind):
-            raise TaskError(f"{name}: actions are {actions.dtype}, expected {kind.__name__}")
-        low, high = (-1, 1) if n_actions is None else (0, n_actions - 1)
-        # Written so that NaN, which compares false, is refused as well.
-        if not (actions.min() >= low and actions.max() <= high):
-            row = np.flatnonzero(~((actions >= low) & (actions <= high)).all(axis=1))[0]
-            raise TaskError(
-                f"{name}: the action of environment {row} is {actions[row]}, "
-                f"expected values in [{low}, {high}]"
-            )
+        check_actions(self.spec, actions, count)
 
 
 class ObservableSimulator(Simulator):
