@@ -97,7 +97,7 @@ class Simulator(ABC):
 
 
 class TaskFamily(ABC):
-    """A set of tasks with one simulator, one pure reward and, mostly, an oracle that knows the task.
+    """A set of tasks with one simulator, one pure reward and, mostly, an oracle that knows them.
 
     Every method that takes observations, actions or tasks works over any leading axes, which
     broadcast against each other. `reward` is the code that `step` uses, on the same float32
@@ -210,7 +210,7 @@ class TaskFamily(ABC):
         return type(self).oracle_actions is not TaskFamily.oracle_actions
 
     def oracle_returns(self, tasks: Float64, episodes: int | None = None) -> Float64 | None:
-        """Return of `oracle_actions` per episode from the origin, (n, K); None without an oracle."""
+        """Return of `oracle_actions` per episode from the origin, (n, K), or None without one."""
         if not self.has_oracle:
             return None
         simulator = self.simulator(tasks, "origin")

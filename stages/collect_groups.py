@@ -221,7 +221,7 @@ class Group:
                 raise self._diverged(f"the loss of task {task}'s agent")
 
     def _batch(self) -> Batch:
-        """Transitions to learn from, with the rewards that the family means agents to learn from."""
+        """Transitions to learn from, with the rewards that agents of the family learn from."""
         batch = self.log.sample(self.job.config.batch_size, self.draws)
         if not self.family.has_learning_reward:
             return batch

@@ -81,7 +81,7 @@ class AntSemicircle(AntFamily):
         return spread(inside, observations, actions, next_observations, tasks)
 
     def plot_rollout(self, axes: Axes, observations: Float32, task: Float64) -> None:
-        """Draw the half circle, the goal and the torso's path in every episode of (K, H + 1, 29)."""
+        """Draw the half circle, the goal and the path of every episode of (K, H + 1, 29)."""
         from environments.plots import draw_disc, draw_half_circle, draw_paths
 
         draw_half_circle(axes)

@@ -76,7 +76,7 @@ class CheetahVel(LocomotionFamily):
         """Draw the torso's velocity over time for every episode of (K, H + 1, 20), and g."""
         from environments.plots import draw_series
 
-        seconds = TIME_STEP * np.arange(1, observations.shape[1])
+        seconds = TIME_STEP * np.arange(1, observations.shape[1], dtype=np.float64)
         run = velocity(observations[:, :-1], observations[:, 1:])  # (K, H)
         draw_series(axes, seconds, run, target=float(task[0]), labels=("seconds", "m/s"))
 

@@ -197,12 +197,16 @@ def _domains() -> str:
                 spec.tasks_differ_in,
                 str(spec.episodes),
                 str(spec.horizon),
-                ", ".join(spec.observation_names),
+                _observation(spec.observation_names),
                 actions,
                 reward,
             )
         )
     return markdown_table(header, rows).rstrip()
+
+
+def _observation(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{len(names)} numbers"
 
 
 def _returns() -> str:
