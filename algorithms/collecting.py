@@ -149,6 +149,15 @@ class ExperienceLog:
         )
 
 
+def with_learning_rewards(batch: Batch, family: TaskFamily, tasks: NDArray[np.float64]) -> Batch:
+    """The batch with `family.learning_reward` under tasks (tasks, task) in place of its rewards."""
+    actions = batch.actions if batch.actions.is_floating_point() else batch.actions[..., None]
+    rewards = family.learning_reward(
+        batch.states.numpy(), actions.numpy(), batch.next_states.numpy(), tasks[:, None]
+    )
+    return batch._replace(rewards=torch.from_numpy(rewards))
+
+
 class Actor:
     """How a group of tasks behaves for one batch of trials; rows run task by task."""
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from benchmarks.single_task import current_mean
 from datasets.files import write_atomically
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
@@ -38,8 +39,10 @@ steps). *IQM* is the interquartile mean over seeds and tasks, the interval its 9
 bootstrap interval (Agarwal et al., NeurIPS 2021). *Final* is the agent after its last update;
 *best* is the best of the evaluations during training, made on the same test tasks, hence an
 optimistic figure. *Blind* is an agent trained alike without beliefs, for a share of the updates.
-*Oracle* knows the task, *search* is a scripted search that does not. A domain or preset without a
-row has no complete runs yet.
+*Oracle* knows the task, *search* is a scripted search that does not. *Single task* is the return of
+one episode of ordinary agents that trained on the test tasks themselves, with as much data as those
+of the logs (`python -m benchmarks.single_task PRESET`): to be held against the last episode. A
+domain or preset without a row has no complete runs yet.
 """
 
 _COLUMNS = (
@@ -54,6 +57,7 @@ _COLUMNS = (
     "blind",
     "search",
     "oracle",
+    "single task",
 )
 
 
@@ -108,7 +112,8 @@ def _table(rows: Sequence[ScoreRow]) -> str:
             ", ".join(f"{value:.2f}" for value in row["return_per_episode"]),
             f"{row['success']:.0%}",
             *(f"{others[name]:.2f}" if name in others else "-" for name in ("blind", "search")),
-            f"{row['oracle']:.2f}",
+            "-" if row["oracle"] is None else f"{row['oracle']:.2f}",
+            "-" if (alone := current_mean(row["preset"])) is None else f"{alone:.2f}",
         )
         lines.append(cells)
     return markdown_table(_COLUMNS, lines)

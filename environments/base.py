@@ -103,7 +103,7 @@ class Simulator(ABC):
 
 
 class TaskFamily(ABC):
-    """A set of tasks with one simulator, one pure reward and an oracle that knows the task.
+    """A set of tasks with one simulator, one pure reward and, mostly, an oracle that knows them.
 
     Every method that takes observations, actions or tasks works over any leading axes, which
     broadcast against each other. `reward` is the code that `step` uses, on the same float32
@@ -186,6 +186,22 @@ class TaskFamily(ABC):
         `sim` is needed where `spec.infos` names anything; others ignore it.
         """
 
+    def learning_reward(
+        self,
+        observations: Float32,
+        actions: Actions,
+        next_observations: Float32,
+        tasks: Float64,
+        sim: Sim | None = None,
+    ) -> Float32:
+        """What a collecting agent learns from, (...,); the data hold `reward` all the same."""
+        return self.reward(observations, actions, next_observations, tasks, sim)
+
+    @property
+    def has_learning_reward(self) -> bool:
+        """Whether collecting agents learn from another reward than is stored."""
+        return type(self).learning_reward is not TaskFamily.learning_reward
+
     def termination(
         self,
         observations: Float32,
@@ -222,12 +238,19 @@ class TaskFamily(ABC):
 
     # Reference behaviour
 
-    @abstractmethod
     def oracle_actions(self, observations: Float32, tasks: Float64) -> Actions:
-        """Actions (..., act) of a stateless policy that knows the task."""
+        """Actions (..., act) of a stateless policy that knows the task; TaskError without one."""
+        raise TaskError(f"{self.spec.name} has no oracle: no policy for it was written by hand")
 
-    def oracle_returns(self, tasks: Float64, episodes: int | None = None) -> Float64:
-        """Return of `oracle_actions` per episode from the origin, (n, K)."""
+    @property
+    def has_oracle(self) -> bool:
+        """Whether somebody wrote a policy that knows the task."""
+        return type(self).oracle_actions is not TaskFamily.oracle_actions
+
+    def oracle_returns(self, tasks: Float64, episodes: int | None = None) -> Float64 | None:
+        """Return of `oracle_actions` per episode from the origin, (n, K), or None without one."""
+        if not self.has_oracle:
+            return None
         simulator = self.simulator(tasks, "origin")
         rng = np.random.default_rng(0)
         returns = np.zeros((len(tasks), episodes or self.spec.episodes))

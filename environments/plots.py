@@ -81,6 +81,28 @@ def draw_wind(axes: Axes, wind: Float64, strongest: float) -> None:
     axes.text(0.02, 0.7, text, transform=axes.transAxes, fontsize=7, color=WALL_COLOUR)
 
 
+def draw_direction(axes: Axes, direction: Float64, length: float) -> None:
+    """Draw a direction (2,) as an arrow of this length from the origin."""
+    tip = (max(length, 0.1) * np.asarray(direction)).tolist()
+    axes.update_datalim([(0.0, 0.0), (tip[0], tip[1])])
+    arrow = {"arrowstyle": "-|>", "color": GOAL_EDGE, "lw": 1.6}
+    axes.annotate("", xy=(tip[0], tip[1]), xytext=(0.0, 0.0), arrowprops=arrow)
+
+
+def draw_series(
+    axes: Axes, seconds: Float64, values: Float64, target: float, labels: tuple[str, str]
+) -> None:
+    """Draw values (K, steps) over time, one line an episode, and the level aimed at."""
+    axes.axhline(target, color=GOAL_EDGE, ls="--", lw=1.4, zorder=1)
+    for episode, line in enumerate(values):
+        colour = EPISODE_COLOURS[episode % len(EPISODE_COLOURS)]
+        label = f"episode {episode + 1}"
+        axes.plot(seconds, line, "-", color=colour, lw=1.2, alpha=0.9, label=label)
+    axes.set_xlabel(labels[0], fontsize=7)
+    axes.set_ylabel(labels[1], fontsize=7)
+    _finish(axes, len(values), equal=False)
+
+
 def draw_grid_rollout(axes: Axes, observations: Float32, task: Float64, side: int) -> None:
     """Draw a side x side grid, the goal cell and the path of every episode of (K, H + 1, 2)."""
     from matplotlib.patches import Rectangle
@@ -101,9 +123,10 @@ def draw_grid_rollout(axes: Axes, observations: Float32, task: Float64, side: in
     axes.set_ylim(-0.6, side - 0.4)
 
 
-def _finish(axes: Axes, episodes: int) -> None:
-    """Equal scales, little ink, and the legend below the arena, where it hides no path."""
-    axes.set_aspect("equal", adjustable="datalim" if _shared(axes) else "box")
+def _finish(axes: Axes, episodes: int, equal: bool = True) -> None:
+    """Equal scales if asked for, little ink, and the legend below, where it hides no path."""
+    if equal:
+        axes.set_aspect("equal", adjustable="datalim" if _shared(axes) else "box")
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0, labelsize=7, labelcolor="#777777")
@@ -111,7 +134,7 @@ def _finish(axes: Axes, episodes: int) -> None:
     axes.locator_params(nbins=5)
     axes.legend(
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.07),
+        bbox_to_anchor=(0.5, -0.07 if equal else -0.16),
         ncols=min(episodes, 4),
         fontsize=7,
         frameon=False,

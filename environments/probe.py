@@ -54,7 +54,10 @@ def roll_out(
     start: Start = "wide",
     oracle: bool = False,
 ) -> Rollout:
-    """One episode: the oracle's if asked for, else random at first and then a noisy oracle's."""
+    """One episode: the oracle's if asked for, else random at first and then a noisy oracle's.
+
+    It is random all along where there is no oracle.
+    """
     tasks = some_tasks(family, seed)
     rng = np.random.default_rng(seed)
     simulator = family.simulator(tasks, start)
@@ -62,10 +65,10 @@ def roll_out(
     columns: list[tuple[np.ndarray, ...]] = []
     infos: list[Mapping[str, Float64]] = []
     for time in range(family.spec.horizon):
-        if oracle:
-            actions = family.oracle_actions(before, tasks)
-        elif time < family.spec.horizon // 2:
+        if not family.has_oracle or (not oracle and time < family.spec.horizon // 2):
             actions = family.random_actions((len(tasks),), rng)
+        elif oracle:
+            actions = family.oracle_actions(before, tasks)
         else:
             actions = family.scripted_actions(before, tasks, rng, 0.2)
         step = simulator.step(actions)

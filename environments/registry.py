@@ -24,6 +24,10 @@ DOMAINS: dict[str, str] = {
     "point_robot_sparse": "environments.point_robot_sparse:PointRobotSparse",
     "escape_room": "environments.escape_room:EscapeRoom",
     "point_robot_wind": "environments.point_robot_wind:PointRobotWind",
+    "cheetah_vel": "environments.locomotion.cheetah_vel:CheetahVel",
+    "ant_semicircle": "environments.locomotion.ant_semicircle:AntSemicircle",
+    "ant_semicircle_sparse": "environments.locomotion.ant_semicircle_sparse:AntSemicircleSparse",
+    "ant_dir": "environments.locomotion.ant_dir:AntDir",
 }
 
 

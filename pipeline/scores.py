@@ -19,6 +19,7 @@ from pipeline.store import Store
 
 SCORES_STEP = "evaluate"
 _OTHERS = ("agent_best", "blind", "search")
+_ORACLE = "oracle"
 
 Float64 = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ class ScoreRow(TypedDict):
     return_sum: ReturnSum
     return_per_episode: list[float]
     success: float
-    oracle: float  # summed return of the policy that knows the task
+    oracle: float | None  # summed return of the policy that knows the task, if there is one
     others: dict[str, float]  # summed return: best checkpoint, task-blind agent, scripted search
     command: str
 
@@ -92,7 +93,7 @@ def _group_table(rows: Sequence[ScoreRow], protocol: str) -> str:
             _interval(row["return_sum"]["ci95"]),
             " ".join(f"{value:.2f}" for value in row["return_per_episode"]),
             f"{row['success']:.0%}",
-            f"{row['oracle']:.2f}",
+            "-" if row["oracle"] is None else f"{row['oracle']:.2f}",
         )
         for row in rows
     ]
@@ -111,7 +112,9 @@ def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:
     found = [by_seed[seed][1] for seed in alike]
     returns = _stack(found, "agent")  # (seeds, tasks, K)
     summary = estimate(returns.sum(axis=2))
-    shared = [n for n in _OTHERS if all(n in scores["returns"] for scores in found)]
+    names = (*_OTHERS, _ORACLE)
+    shared = [n for n in names if all(n in scores["returns"] for scores in found)]
+    sums = {name: float(_stack(found, name).sum(axis=2).mean()) for name in shared}
     return ScoreRow(
         domain=record.domain,
         name=record.stem,
@@ -129,8 +132,8 @@ def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:
         ),
         return_per_episode=returns.mean(axis=(0, 1)).tolist(),
         success=float(np.mean([scores["success"]["agent"] for scores in found])),
-        oracle=float(_stack(found, "oracle").sum(axis=2).mean()),
-        others={name: float(_stack(found, name).sum(axis=2).mean()) for name in shared},
+        oracle=sums.pop(_ORACLE, None),
+        others=sums,
         command=again([by_seed[seed][0] for seed in alike]),
     )
 

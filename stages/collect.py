@@ -90,15 +90,20 @@ def collect(
     family = load_family(config.domain)
     split = draw_tasks(family, config)
     jobs = split_groups(config, seed, split.train)
-    _check(config, jobs)
+    _check(config, jobs, family)
     with context.progress(sum(job.rounds for job in jobs), "collect", "round") as bar:
         for done in run_groups(jobs, context):
             bar.advance(done)
     _write(config, family, split, jobs, output, context)
 
 
-def _check(config: CollectConfig, jobs: list[GroupJob]) -> None:
+def _check(config: CollectConfig, jobs: list[GroupJob], family: TaskFamily) -> None:
     """Refuse settings that would collect nothing, or other than they say."""
+    if config.behaviour == "scripted" and not family.has_oracle:
+        raise StageError(
+            f"collect.behaviour is scripted, but {family.spec.name} has no scripted policy; "
+            "choose learner or random"
+        )
     if not jobs[0].trials:
         raise StageError(
             "collect: random_trials and iterations are both 0, so there is nothing to collect"

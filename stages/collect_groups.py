@@ -23,10 +23,11 @@ from algorithms.collecting import (
     derangement,
     group_simulator,
     run_trials,
+    with_learning_rewards,
 )
 from algorithms.divergence import not_finite
 from algorithms.errors import DivergenceError
-from algorithms.learners.base import Learner
+from algorithms.learners.base import Batch, Learner
 from algorithms.learners.registry import make_learner
 from algorithms.scripted import PolicyActor, ScriptedActor
 from datasets.checkpoints import CheckpointFile
@@ -215,12 +216,19 @@ class Group:
 
     def _learn(self, learner: Learner) -> None:
         for _ in range(self.job.config.updates_per_iteration):
-            metrics = learner.update(self.log.sample(self.job.config.batch_size, self.draws))
+            metrics = learner.update(self._batch())
             losses = torch.stack([v for name, v in metrics.items() if name.endswith("loss")])
             finite = torch.isfinite(losses).all(0)  # (agents,)
             if not bool(finite.all()):
                 task = self.job.first_task + int(torch.nonzero(~finite)[0])
                 raise self._diverged(f"the loss of task {task}'s agent")
+
+    def _batch(self) -> Batch:
+        """Transitions to learn from, with the rewards that agents of the family learn from."""
+        batch = self.log.sample(self.job.config.batch_size, self.draws)
+        if not self.family.has_learning_reward:
+            return batch
+        return with_learning_rewards(batch, self.family, self.job.tasks)
 
     def _diverged(self, what: str) -> DivergenceError:
         kept = "no checkpoint was saved before"

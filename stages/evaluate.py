@@ -1,7 +1,7 @@
 """Stage 5, evaluate: K episodes on every test task from the prior, all tasks as one batch.
 
-Beside the agent stand the oracle, which knows the task, a task-blind agent, and scripted search
-where the family defines it. The protocol is part of the result, and where episodes start is
+Beside the agent stands a task-blind agent and, where the family defines them, the oracle, which
+knows the task, and scripted search. The protocol is part of the result, and where episodes start is
 checked: wide starts belong to collection, and only a configuration that says so evaluates on them
 (the oracle then has the same starts, and search, which is defined from the origin, stays out).
 """
@@ -65,7 +65,7 @@ def evaluate(
     episodes = config.episodes or meta.episodes
     tasks = np.repeat(meta.tasks_test, config.trials_per_task, axis=0)
     contenders = _contenders(inputs, family, context.device)
-    if config.start != "origin":  # where the family has no returns of its own
+    if config.start != "origin" and family.has_oracle:  # where the family has no returns of its own
         contenders["oracle"] = OracleAgent(family, tasks)
     belief_filter = OnlineFilter(load_vae(inputs["vae"], context.device))
     rollouts: dict[str, Rollouts] = {}

@@ -197,12 +197,16 @@ def _domains() -> str:
                 spec.tasks_differ_in,
                 str(spec.episodes),
                 str(spec.horizon),
-                ", ".join(spec.observation_names),
+                _observation(spec.observation_names),
                 actions,
                 reward,
             )
         )
     return markdown_table(header, rows).rstrip()
+
+
+def _observation(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{len(names)} numbers"
 
 
 def _returns() -> str:
@@ -213,16 +217,10 @@ def _returns() -> str:
     for name in DOMAINS:
         family, config = load_family(name), load_config(name).config.collect
         tasks = draw_tasks(family, config).test
-        searched = family.search_returns(tasks)
-        search = "-" if searched is None else f"{searched.sum(1).mean():.2f}"
-        rows.append(
-            (
-                f"`{name}`",
-                str(len(tasks)),
-                search,
-                f"{family.oracle_returns(tasks).sum(1).mean():.2f}",
-            )
-        )
+        found = (family.search_returns(tasks), family.oracle_returns(tasks))
+        sums = ["-" if returns is None else f"{returns.sum(1).mean():.2f}" for returns in found]
+        if any(returns is not None for returns in found):
+            rows.append((f"`{name}`", str(len(tasks)), *sums))
     return markdown_table(("preset", "test tasks", "scripted search", "oracle"), rows).rstrip()
 
 

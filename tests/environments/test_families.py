@@ -14,8 +14,13 @@ from environments.checker import check_family
 from environments.errors import TaskError
 from environments.registry import DOMAINS, load_family
 
+ANTS = ("ant_semicircle", "ant_semicircle_sparse", "ant_dir")
+"""Seconds of simulation each; test_locomotion.py has them at a shorter horizon."""
 
-@pytest.fixture(params=list(DOMAINS))
+
+@pytest.fixture(
+    params=[pytest.param(n, marks=[pytest.mark.slow] * (n in ANTS)) for n in DOMAINS],
+)
 def family(request: pytest.FixtureRequest) -> TaskFamily:
     return load_family(request.param)
 
@@ -43,20 +48,45 @@ def test_published_constants(name: str, horizon: int, episodes: int, differ: str
     assert (spec.observation_dim, spec.observation_names) == (2, ("x", "y"))
 
 
+@pytest.mark.parametrize(
+    ("name", "observation", "action", "bounds"),
+    [
+        ("cheetah_vel", 20, 6, (0.0, 3.0)),
+        ("ant_semicircle", 29, 8, (0.0, np.pi)),
+        ("ant_semicircle_sparse", 29, 8, (0.0, np.pi)),
+        ("ant_dir", 27, 8, (0.0, 2 * np.pi)),
+    ],
+)
+def test_published_constants_of_bodies(
+    name: str, observation: int, action: int, bounds: tuple[float, float]
+) -> None:
+    family = load_family(name)
+    spec = family.spec
+    assert (spec.name, spec.horizon, spec.episodes, spec.tasks_differ_in) == (
+        name, 200, 2, "reward",
+    )  # fmt: skip
+    assert (spec.observation_dim, spec.action_dim) == (observation, action)
+    tasks = family.sample_tasks(2000, np.random.default_rng(0))
+    np.testing.assert_allclose((tasks.min(), tasks.max()), bounds, atol=0.02)
+
+
 def test_own_reward_is_bit_equal_and_another_task_changes_it(family: TaskFamily) -> None:
     rng = np.random.default_rng(3)
     tasks = family.sample_tasks(6, rng)
     simulator = family.simulator(tasks, "wide")
     before, changed = simulator.reset(rng), False
     for _ in range(family.spec.horizon):
-        actions = family.scripted_actions(before, tasks, rng, 0.3)
+        if family.has_oracle:
+            actions = family.scripted_actions(before, tasks, rng, 0.3)
+        else:
+            actions = family.random_actions((6,), rng)
         step = simulator.step(actions)
         arguments = (before, actions, step.observations)
-        np.testing.assert_array_equal(family.reward(*arguments, tasks), step.rewards)
-        changed |= bool(
-            (family.reward(*arguments, np.roll(tasks, 1, axis=0)) != step.rewards).any()
-        )
-        assert not step.terminations.any()
+        sim = {**step.infos, "task": tasks}
+        np.testing.assert_array_equal(family.reward(*arguments, tasks, sim), step.rewards)
+        others = np.roll(tasks, 1, axis=0)
+        changed |= bool((family.reward(*arguments, others, sim) != step.rewards).any())
+        assert family.spec.name == "ant_dir" or not step.terminations.any()
         before = step.observations
     assert changed == (family.spec.tasks_differ_in == "reward")
 
@@ -102,6 +132,11 @@ def test_misuse_of_a_simulator_is_refused(family: TaskFamily) -> None:
 
 
 def test_noise_of_the_scripted_behaviour(family: TaskFamily) -> None:
+    if not family.has_oracle:
+        with pytest.raises(TaskError, match="has no oracle"):
+            family.scripted_actions(np.zeros((1, 1), np.float32), np.zeros((1, 1)), None, 0.0)  # type: ignore[arg-type]
+        assert family.oracle_returns(np.zeros((1, 1))) is None
+        return
     rng = np.random.default_rng(0)
     tasks = np.repeat(family.sample_tasks(1, rng), 400, axis=0)
     observations = family.simulator(tasks, "wide").reset(rng)
@@ -119,7 +154,8 @@ def test_plots_show_every_episode(family: TaskFamily) -> None:
 
     episodes, horizon = family.spec.episodes, family.spec.horizon
     task = family.sample_tasks(1, np.random.default_rng(0))[0]
-    paths = np.random.default_rng(0).uniform(0, 1, (episodes, horizon + 1, 2)).astype(np.float32)
+    shape = (episodes, horizon + 1, family.spec.observation_dim)
+    paths = np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)
     axes = Figure().subplots(1, 2)  # no display, several panels
     family.plot_rollout(axes[0], paths, task)
     legend = axes[0].get_legend()

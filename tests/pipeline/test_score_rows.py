@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import RunToy
 from fake_stages import EPISODES, TASKS, fake_scores
 
+from benchmarks.results import markdown
 from datasets.files import write_json
 from pipeline.records import list_records, run_name, write_record
 from pipeline.scores import ScoreRow, score_rows, score_table
@@ -154,6 +156,22 @@ def test_the_table_states_the_protocol(run_toy: RunToy, store: Store) -> None:
     assert "3 tasks seen in training, start origin, 2 episodes of 15 steps" in text
     assert " to " in text
     assert EPISODES == 2
+
+
+def test_a_domain_without_an_oracle_has_rows_too(
+    run_toy: RunToy, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(seed: int) -> dict[str, Any]:
+        scores = fake_scores(seed)
+        return {**scores, "returns": {k: v for k, v in scores["returns"].items() if k != "oracle"}}
+
+    monkeypatch.setattr("fake_stages.fake_scores", without)
+    run_toy(seed=0)
+    (row,) = score_rows(store)
+    assert row["oracle"] is None
+    assert "oracle" not in row["others"]
+    assert score_table([row]).splitlines()[1].split()[-1] == "-"
+    assert "| - |" in markdown([row])
 
 
 def test_rows_of_one_protocol_share_a_table(run_toy: RunToy, store: Store) -> None:

@@ -125,6 +125,38 @@ def test_episodes_can_be_set(tmp_path: Path) -> None:
     assert read_trials(tmp_path / "output", 0).rewards.shape == (6, 3, 4)
 
 
+def test_a_script_needs_an_oracle(tmp_path: Path) -> None:
+    config = CollectConfig(**BASE | {"domain": "cheetah_vel", "behaviour": "scripted"})
+    with pytest.raises(StageError, match="cheetah_vel has no scripted policy; choose learner"):
+        collect(config, 0, {}, tmp_path, StageContext(tmp_path / "checkpoints"))
+
+
+@pytest.mark.parametrize("domain", [CORRIDOR, DRIFT])
+def test_agents_learn_from_the_learning_reward_and_the_log_keeps_its_own(
+    domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = type(load_family(domain))
+
+    def dense(self: Any, s: Any, a: Any, after: Any, tasks: Any, sim: Any = None) -> Any:
+        assert s.shape[:-1] == a.shape[:-1] == after.shape[:-1]
+        return self.reward(s, a, after, tasks) - np.float32(3.0)
+
+    monkeypatch.setattr(family, "learning_reward", dense)
+    run = DQN_RUN if domain == CORRIDOR else SAC_RUN
+    job = split_groups(CollectConfig(**run), 5, load_family(domain).sample_tasks(3, _rng()))[0]
+    group = Group(job)
+    group.advance()
+    drawn, again = group.draws.get_state(), group.log.sample(8, group.draws)
+    group.draws.set_state(drawn)
+    batch = group._batch()
+    torch.testing.assert_close(batch.rewards, again.rewards - 3.0)
+    assert torch.equal(batch.next_states, again.next_states)
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
 def test_scripts_without_noise_are_the_oracles(tmp_path: Path) -> None:
     run(make_config(SCRIPTED_RUN, scripted_noise=0.0), tmp_path)
     family, meta = load_family(DRIFT), read_meta(tmp_path / "output")

@@ -23,6 +23,7 @@ from datasets.checkpoints import load_tensors
 from datasets.errors import DataError
 from datasets.files import digest_tree, read_json, write_json
 from datasets.trial_store import read_meta, write_meta
+from environments.base import TaskFamily
 from environments.registry import load_family
 from stages.config import EvaluateConfig, OfflineConfig
 from stages.context import Interrupted, StageContext
@@ -110,6 +111,16 @@ def fake_agents(monkeypatch: pytest.MonkeyPatch, **agents: Any) -> None:
 
 
 # ---------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("start", ["origin", "wide"])
+def test_a_family_without_an_oracle_is_scored_without_one(
+    corridor: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    fake_agents(monkeypatch, agent=GoRight(), agent_best=GoLeft(), blind=GoLeft())
+    monkeypatch.setattr(type(load_family(CORRIDOR)), "oracle_actions", TaskFamily.oracle_actions)
+    scores = run(corridor, tmp_path, start=start)
+    assert scores["returns"].keys() == {"agent", "agent_best", "blind"}
 
 
 def test_numbers_by_hand(corridor: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def write_seed(root: Path, family: TaskFamily, seed: int, level: float, count: i
 def roll(
     family: TaskFamily, tasks: Any, rng: np.random.Generator, noise: float
 ) -> tuple[Any, Any, Any]:
-    """Noisy oracle trials: observations (tasks, K, H + 1, obs), actions and rewards."""
+    """Noisy oracle trials, or random ones: observations (tasks, K, H + 1, obs), actions and rewards."""
     spec = family.spec
     simulator = family.simulator(tasks)
     lead = (len(tasks), spec.episodes, spec.horizon)
@@ -66,7 +66,10 @@ def roll(
     for k in range(spec.episodes):
         observations[:, k, 0] = simulator.reset(rng)
         for h in range(spec.horizon):
-            action = family.scripted_actions(observations[:, k, h], tasks, rng, noise)
+            if family.has_oracle:
+                action = family.scripted_actions(observations[:, k, h], tasks, rng, noise)
+            else:
+                action = family.random_actions((len(tasks),), rng)
             actions[:, k, h] = action
             step = simulator.step(action)
             observations[:, k, h + 1], rewards[:, k, h] = step.observations, step.rewards
@@ -81,12 +84,10 @@ def _write_scores(
     by_policy = {
         "agent": returns,
         "agent_best": returns + 0.2,
-        "oracle": family.oracle_returns(tasks),
         "blind": returns * 0.5 - rng.random(returns.shape),
     }
-    searched = family.search_returns(tasks)
-    if searched is not None:
-        by_policy["search"] = searched
+    scripted = {"oracle": family.oracle_returns(tasks), "search": family.search_returns(tasks)}
+    by_policy |= {name: values for name, values in scripted.items() if values is not None}
     write_json(
         folder / "scores.json",
         {

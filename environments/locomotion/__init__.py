@@ -1,0 +1,1 @@
+"""Families of bodies that walk, on MuJoCo and the models of Gymnasium's v5 environments."""
