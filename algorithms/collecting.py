@@ -199,16 +199,22 @@ class Actor:
             self._acted += 1
             return self._held
         if donors is None:
-            actions = self._learner.act(observations, deterministic=False)
+            actions = self._act(observations)
         else:  # hand each agent the states of the task it visits, and hand its actions back
             visits = torch.argsort(donors)
-            acted = self._learner.act(observations[visits], deterministic=False)
+            acted = self._act(observations[visits])
             actions = acted[donors]
         actions = actions.reshape(rows, -1)
         if self._random_share > 0.0:
             explore = torch.rand(rows, 1, generator=self._generator) < self._random_share
             actions = torch.where(explore, self.random(rows), actions)
         return actions
+
+    def _act(self, observations: Tensor) -> Tensor:
+        """Exploring actions of the agents, which may live on another device than simulators."""
+        assert self._learner is not None
+        there = observations.to(self._learner.device)
+        return self._learner.act(there, deterministic=False).to(observations.device)
 
 
 def run_trials(

@@ -4,8 +4,8 @@ The tasks are split into groups of a configured size; a group is one batched net
 simulator and lives in one process, so the bytes depend on the grouping and not on the number of
 workers. A group's state (agents, log, random states) is checkpointed as a whole between rounds of
 collection; the HDF5 files are written once, from the finished logs, so that no crash can leave a
-torn file behind. Collection computes on the CPU, whatever the context's device: its networks are
-tiny and its simulators are NumPy.
+torn file behind. Simulators and logs are the CPU's; agents live on the context's device, which pays
+where their networks are wide and a group has many tasks.
 """
 
 from __future__ import annotations

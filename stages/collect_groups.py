@@ -27,7 +27,7 @@ from algorithms.collecting import (
 )
 from algorithms.divergence import not_finite
 from algorithms.errors import DivergenceError
-from algorithms.learners.base import Batch, Learner
+from algorithms.learners.base import Batch, Learner, on_device
 from algorithms.learners.registry import make_learner
 from algorithms.scripted import PolicyActor, ScriptedActor
 from datasets.checkpoints import CheckpointFile
@@ -90,8 +90,8 @@ def split_groups(config: CollectConfig, seed: int, tasks: NDArray[np.float64]) -
 class Group:
     """The state of one group between rounds."""
 
-    def __init__(self, job: GroupJob) -> None:
-        """Start at round 0.
+    def __init__(self, job: GroupJob, device: str = "cpu") -> None:
+        """Start at round 0, with agents on `device`.
 
         Raises:
             AlgorithmError: the learner's rule does not fit the family's actions.
@@ -116,6 +116,7 @@ class Group:
                 n_actions=spec.n_actions,
                 agents=len(job.tasks),
                 seed=torch_seed(job.seed, "collect", job.index, "learner"),
+                device=device,
             )
 
     def save(self, file: CheckpointFile) -> None:
@@ -137,7 +138,7 @@ class Group:
                 raise self._diverged(
                     f"{bad} of the agents of tasks {self.job.first_task} to {last}"
                 )
-            arrays |= {f"learner.{name}": tensor.numpy() for name, tensor in tensors.items()}
+            arrays |= {f"learner.{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
         file.save(arrays, {"round": self.round, "starts": self.starts.bit_generator.state})
         self.saved_round = self.round
 
@@ -226,9 +227,10 @@ class Group:
     def _batch(self) -> Batch:
         """Transitions to learn from, with the rewards that agents of the family learn from."""
         batch = self.log.sample(self.job.config.batch_size, self.draws)
-        if not self.family.has_learning_reward:
-            return batch
-        return with_learning_rewards(batch, self.family, self.job.tasks)
+        if self.family.has_learning_reward:
+            batch = with_learning_rewards(batch, self.family, self.job.tasks)
+        assert self.learner is not None
+        return on_device(batch, self.learner.device)
 
     def _diverged(self, what: str) -> DivergenceError:
         kept = "no checkpoint was saved before"
@@ -246,7 +248,7 @@ def run_group(job: GroupJob, context: StageContext) -> Iterator[int]:
     Raises:
         Interrupted: the user asked to stop; the group's state is saved.
     """
-    group, file = Group(job), job.checkpoint(context.checkpoints)
+    group, file = Group(job, context.device), job.checkpoint(context.checkpoints)
     stored = file.load()
     if stored is not None:
         group.restore(*stored)

@@ -57,7 +57,8 @@ def run_groups(jobs: list[GroupJob], context: StageContext) -> Iterator[int]:
 def _run_in_processes(jobs: list[GroupJob], context: StageContext) -> Iterator[int]:
     spawn = multiprocessing.get_context("spawn")
     stop, counter = spawn.Event(), spawn.Value("q", 0)
-    settings = (stop, counter, str(context.checkpoints), context.checkpoint_seconds)
+    runtime = (str(context.checkpoints), context.checkpoint_seconds, context.device)
+    settings = (stop, counter, *runtime)
     workers = min(context.workers, len(jobs))
     with ProcessPoolExecutor(workers, spawn, _start_worker, settings) as pool:
         futures = [pool.submit(_work, job) for job in jobs]
@@ -97,7 +98,7 @@ def _watch(
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(stop: Any, counter: Any, checkpoints: str, seconds: float) -> None:
+def _start_worker(stop: Any, counter: Any, checkpoints: str, seconds: float, device: str) -> None:
     """Set up a worker process: one thread, and the parent's wish to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and tells through `stop`
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -105,7 +106,7 @@ def _start_worker(stop: Any, counter: Any, checkpoints: str, seconds: float) -> 
     keep_freed_memory()
     _worker["counter"] = counter
     _worker["context"] = StageContext(
-        Path(checkpoints), quiet=True, checkpoint_seconds=seconds, stop=stop
+        Path(checkpoints), quiet=True, checkpoint_seconds=seconds, stop=stop, device=device
     )
 
 

@@ -47,6 +47,13 @@ class Batch(NamedTuple):
     others: OtherOutcomes | None = None
 
 
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The transitions on a device; a batch without other outcomes, as logs give it."""
+    if batch.states.device == device:
+        return batch
+    return Batch(*(None if field is None else field.to(device) for field in batch[:6]))  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Sizes:
     """The shapes a learner is built for."""
