@@ -56,7 +56,7 @@ def write_seed(root: Path, family: TaskFamily, seed: int, level: float, count: i
 def roll(
     family: TaskFamily, tasks: Any, rng: np.random.Generator, noise: float
 ) -> tuple[Any, Any, Any]:
-    """Noisy oracle trials, or random ones: observations (tasks, K, H + 1, obs), actions and rewards."""
+    """Noisy oracle or random trials: observations (tasks, K, H + 1, obs), actions, rewards."""
     spec = family.spec
     simulator = family.simulator(tasks)
     lead = (len(tasks), spec.episodes, spec.horizon)
