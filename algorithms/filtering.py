@@ -34,7 +34,8 @@ def encode_trials(vae: Vae, trials: Trials, block_trials: int) -> Float32:
     beliefs = np.empty((trials.count, trials.steps + 1, vae.encoder.belief_dim), np.float32)
     for start in range(0, trials.count, block_trials):
         block = slice(start, start + block_trials)
-        encoded, _ = belief_filter.encode(to_transitions(trials.select(block), device))
+        steps = vae.scaled(to_transitions(trials.select(block), device))
+        encoded, _ = belief_filter.encode(steps)
         beliefs[block] = encoded.cpu().numpy()
     return beliefs
 
@@ -86,14 +87,14 @@ def encode_outcomes(
         chance = other_chances(agreement(own_steps(part), own[block], family, tasks))
         chances[block] = chance.reshape(part.rewards.shape)
         steps = to_transitions(part, device)
-        encoded, hidden = belief_filter.encode(steps, keep=True)
+        encoded, hidden = belief_filter.encode(vae.scaled(steps), keep=True)
         assert hidden is not None
         beliefs[block] = encoded.cpu().numpy()
         in_doubt = chance > 0
         doubt = torch.from_numpy(in_doubt).to(device)
         others = Transitions(*(part[doubt] for part in steps))
         others = others._replace(rewards=both - others.rewards)
-        after = belief_filter.step(hidden[doubt], others)
+        after = belief_filter.step(hidden[doubt], vae.scaled(others))
         other_beliefs[block][in_doubt] = after.cpu().numpy()
     other_rewards = np.where(chances > 0, both - trials.rewards, 0.0).astype(np.float32)
     return Outcomes(beliefs, chances, other_rewards, other_beliefs)
@@ -172,7 +173,7 @@ class OnlineFilter:
 
     def __init__(self, vae: Vae) -> None:
         """Filters with this model's encoder, on its device, with the weights that it has now."""
-        self._encoder = vae.encoder
+        self._encoder, self._scaled = vae.encoder, vae.scaled
         self._filter = make_filter(vae.encoder)
         self._hidden: Tensor | None = None
 
@@ -207,4 +208,4 @@ class OnlineFilter:
                 for part in (observations, actions, rewards, next_observations)
             )
         )
-        return self._filter.step(self._hidden, step)
+        return self._filter.step(self._hidden, self._scaled(step))

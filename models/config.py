@@ -78,6 +78,13 @@ class VaeModelConfig(FrozenConfig):
     encoder: EncoderConfig = EncoderConfig()
     reward_decoder: RewardDecoderConfig = RewardDecoderConfig()
     state_decoder: StateDecoderConfig = StateDecoderConfig()
+    normalise: bool = Field(
+        False,
+        # left out where false: earlier models keep their fingerprints
+        exclude_if=lambda wanted: not wanted,
+        description="scale observations and rewards that networks are given by the data's mean and "
+        "deviation; what is decoded stays as it is",
+    )
 
     @model_validator(mode="after")
     def _decoders_have_inputs(self) -> Self:

@@ -23,6 +23,10 @@ class Vae(nn.Module):
     Raises ValueError if there is a reward decoder a cell but the family has no cells.
     """
 
+    input_shift: Tensor
+    input_scale: Tensor
+    reward_scale: Tensor
+
     def __init__(
         self,
         config: VaeModelConfig,
@@ -36,6 +40,10 @@ class Vae(nn.Module):
         generator = generator or torch.Generator().manual_seed(0)
         self.config = config
         self.n_actions = n_actions
+        if config.normalise:
+            self.register_buffer("input_shift", torch.zeros(observation_dim))
+            self.register_buffer("input_scale", torch.ones(observation_dim))
+            self.register_buffer("reward_scale", torch.ones(()))
         sizes = (observation_dim, n_actions or action_dim, generator)
         self.encoder = BeliefEncoder(
             config.encoder, observation_dim, action_dim, n_actions, generator
@@ -49,6 +57,7 @@ class Vae(nn.Module):
 
     def encode(self, transitions: Transitions) -> Tensor:
         """Beliefs (B, T + 1, 2L) of whole trials."""
+        transitions = self.scaled(transitions)
         beliefs: Tensor = self.encoder(
             transitions.actions,
             transitions.rewards,
@@ -59,7 +68,24 @@ class Vae(nn.Module):
 
     def decoder_inputs(self, transitions: Transitions) -> dict[DecoderInput, Tensor]:
         """What the pair decoders see of transitions."""
+        transitions = self.scaled(transitions)
         return decoder_inputs(transitions, self.n_actions, transitions.observations.dtype)
+
+    def scaled(self, transitions: Transitions) -> Transitions:
+        """Transitions as the networks are given them; as they are unless `config.normalise`."""
+        if not self.config.normalise:
+            return transitions
+        return transitions._replace(
+            observations=(transitions.observations - self.input_shift) * self.input_scale,
+            next_observations=(transitions.next_observations - self.input_shift) * self.input_scale,
+            rewards=transitions.rewards * self.reward_scale,
+        )
+
+    def set_normalisation(self, shift: Tensor, scale: Tensor, reward_scale: Tensor) -> None:
+        """Scale by these from now on: observations (obs,) less `shift` times `scale`, rewards ()."""
+        self.input_shift.copy_(shift)
+        self.input_scale.copy_(scale)
+        self.reward_scale.copy_(reward_scale)
 
     def _reward_decoder(
         self,

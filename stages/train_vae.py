@@ -177,6 +177,8 @@ def train_vae(
     table = TrialTable.load(inputs["trials"], meta, config.validation_share, split)
     description = describe(config.model, meta.family, family.spec, meta.episodes, meta.horizon)
     vae = description.build(torch_generator(seed, "train-vae", "weights")).to(context.device)
+    if config.model.normalise:
+        vae.set_normalisation(*table.moments())
     plan = load_plan(inputs["donors"]) if "donors" in inputs else None
     source = BatchSource(table, family, config, seed, context.device, plan)
     training = Training(vae, source, config, context.checkpoints)

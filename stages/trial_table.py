@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from datasets.trial_store import CollectionMeta, read_trials
 from datasets.trials import Trials
 from stages.errors import StageError
+
+_CONSTANT = 1e-4  # deviations below it are of what does not change
 
 Int64 = NDArray[np.int64]
 
@@ -34,6 +38,20 @@ class TrialTable:
     def firsts(self) -> Int64:
         """Row of each task's first trial, (tasks,)."""
         return np.searchsorted(self.task_of_row, np.arange(len(self.tasks)))
+
+    def moments(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and inverse deviation of observations, (obs,) each, and of rewards, ().
+
+        What never changes is not scaled up.
+        """
+        observations = self.trials.observations.reshape(-1, self.trials.observations.shape[-1])
+        mean = observations.mean(0, dtype=np.float64)
+        spread = observations.std(0, dtype=np.float64)
+        wide = np.where(spread > _CONSTANT, spread, 1.0)
+        rewards = max(float(self.trials.rewards.std(dtype=np.float64)), _CONSTANT)
+        found = (mean, 1 / wide, np.array(1 / rewards))
+        shift, scale, reward_scale = (torch.from_numpy(part.astype(np.float32)) for part in found)
+        return shift, scale, reward_scale
 
     @classmethod
     def load(

@@ -138,6 +138,11 @@ def expand(presets: Sequence[str]) -> list[str]:
     return found
 
 
+def is_group(preset: str) -> bool:
+    """Whether it names several, as `ml1/eleven` does."""
+    return preset.rpartition("/")[1] == "/" and preset.rpartition("/")[2] in GROUPS
+
+
 def _families(preset: str, group: str) -> tuple[str, ...]:
     """Bare names of a group's task families, such as `reach-wall`."""
     try:
@@ -194,7 +199,7 @@ def _batch_words(
     runtime: RuntimeConfig,
 ) -> list[str]:
     """The words of `omrl batch` that do it again; no default is written."""
-    words = ["omrl", "batch", *map(located_preset, presets)]
+    words = ["omrl", "batch", *(p if is_group(p) else located_preset(p) for p in presets)]
     for text in overrides:
         words += ["--set", text]
     words += ["--seeds", seeds_text(seeds)]
