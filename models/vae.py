@@ -82,7 +82,7 @@ class Vae(nn.Module):
         )
 
     def set_normalisation(self, shift: Tensor, scale: Tensor, reward_scale: Tensor) -> None:
-        """Scale by these from now on: observations (obs,) less `shift` times `scale`, rewards ()."""
+        """Scale by these from now on: observations less `shift`, (obs,) each, and rewards, ()."""
         self.input_shift.copy_(shift)
         self.input_scale.copy_(scale)
         self.reward_scale.copy_(reward_scale)
