@@ -1,6 +1,7 @@
 """Write docs/results.json and docs/results.md from the complete runs of presets in the store.
 
-    python -m benchmarks.results  # reads ./runs, or OMRL_HOME
+    python -m benchmarks.results         # reads ./runs, or OMRL_HOME
+    python -m benchmarks.results --keep  # and leaves rows of domains that this store has none of
 
 Only runs whose configuration is still what the preset says are counted, so that the command beside
 a number makes that number again. Nothing is trained here: each row's `command` makes its runs.
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from benchmarks.single_task import current_mean
 from datasets.files import write_atomically
+from environments.registry import goal_of
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.markdown import markdown_table
@@ -44,6 +46,43 @@ one episode of ordinary agents that trained on the test tasks themselves, with a
 of the logs (`python -m benchmarks.single_task PRESET`): to be held against the last episode. A
 domain or preset without a row has no complete runs yet.
 """
+
+ADAPTATION = """\
+One task set a row, its 50 tasks of version 2's draws split into 40 to train and 10 held out, unless
+the protocol says otherwise. *Last* is the last episode's mean return over the mean return of an
+episode of the logs, as the field's tables are normalised: by *online adaptation*, the agent
+gathering its own context, with the weights at the end of training and the best ones; and with
+*given context*, the belief first shown offline episodes of the test task. *IDAQ* is what that
+method reports (as read from CTMRL's table; other logs, 45 episodes a task of one noise level, so
+another normaliser). *Expert* is the script that knows the goal, on the same task. Success is that
+of each episode, at any step. *Task-blind* is trained without beliefs; *goal-blind* is the script kept
+from knowing the goal: where either comes as far, returns do not measure adaptation. Logs here hold
+16 episodes a task of mixed noise, so their mean is lower than an expert's.
+"""
+
+_PUBLISHED = {
+    "reach-wall": "0.93",
+    "push-wall": "0.71",
+    "pick-out-of-hole": "0.26",
+    "plate-slide": "1.01",
+}
+"""Last episode over the data's mean return, IDAQ, online adaptation."""
+
+_ADAPTATION_COLUMNS = (
+    "preset",
+    "goal",
+    "seeds",
+    "last, final",
+    "last, best",
+    "last, given context",
+    "IDAQ",
+    "over the expert's",
+    "return per episode",
+    "success",
+    "success, given context",
+    "task-blind",
+    "goal-blind",
+)
 
 _COLUMNS = (
     "preset",
@@ -92,7 +131,11 @@ def without_dropped(recorded: dict[str, Any], known: Mapping[str, Any]) -> dict[
 def markdown(rows: Sequence[ScoreRow]) -> str:
     """The page: a table and the protocols for each domain."""
     parts = [INTRODUCTION]
-    for domain in dict.fromkeys(row["domain"] for row in rows):
+    adapted = [row for row in rows if "adaptation" in row]
+    if adapted:
+        details = (_details(row) for row in adapted)
+        parts += ["## Meta-World ML1\n", ADAPTATION, _adaptation_table(adapted), *details, ""]
+    for domain in dict.fromkeys(row["domain"] for row in rows if "adaptation" not in row):
         chosen = [row for row in rows if row["domain"] == domain]
         parts += [f"## {domain}\n", _table(chosen), *(_details(row) for row in chosen), ""]
     return "\n".join(parts)
@@ -119,6 +162,45 @@ def _table(rows: Sequence[ScoreRow]) -> str:
     return markdown_table(_COLUMNS, lines)
 
 
+def _adaptation_table(rows: Sequence[ScoreRow]) -> str:
+    lines = []
+    for row in rows:
+        found = row["adaptation"]
+        agent, shown = found["agent"], found.get("agent_given_context")
+        task_set = row["domain"].partition("/")[2]
+        lines.append(
+            (
+                f"**{row['preset']}**" if row["headline"] else row["preset"],
+                goal_of(row["domain"]),
+                str(len(row["seeds"])),
+                f"{agent['over_data']:.2f}",
+                "-" if "agent_best" not in found else f"{found['agent_best']['over_data']:.2f}",
+                "-" if shown is None else f"{shown['over_data']:.2f}",
+                _PUBLISHED.get(task_set, "-"),
+                f"{agent['over_expert']:.2f}",
+                ", ".join(f"{value:.0f}" for value in row["return_per_episode"]),
+                _shares(agent["success"]),
+                "-" if shown is None else _shares(shown["success"]),
+                *(
+                    f"{found[name]['over_data']:.2f}" if name in found else "-"
+                    for name in ("blind", "goal_blind")
+                ),
+            )
+        )
+    return markdown_table(_ADAPTATION_COLUMNS, lines)
+
+
+def _shares(success: Sequence[float] | None) -> str:
+    return "-" if success is None else ", ".join(f"{share:.0%}" for share in success)
+
+
+def _kept(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
+    """Rows of results.json of domains that these have none of."""
+    covered = {row["domain"] for row in rows}
+    stored: list[ScoreRow] = json.loads((DOCS / "results.json").read_text(encoding="utf-8"))
+    return [row for row in stored if row["domain"] not in covered]
+
+
 def _details(row: ScoreRow) -> str:
     protocol = ", ".join(f"{name} {value}" for name, value in row["protocol"].items())
     return f"- `{row['command']}`: {protocol}"
@@ -131,6 +213,8 @@ def main() -> int:
     if not rows:
         sys.stderr.write(f"no complete runs of current presets in {store.root}: run some first\n")
         return 2
+    if "--keep" in sys.argv[1:]:
+        rows = sorted([*rows, *_kept(rows)], key=lambda row: row["domain"])
     text = json.dumps(rows, indent=2) + "\n"
     write_atomically(DOCS / "results.json", text.encode())
     write_atomically(DOCS / "results.md", markdown(rows).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from pipeline.statistics import estimate
 from pipeline.store import Store
 
 SCORES_STEP = "evaluate"
-_OTHERS = ("agent_best", "blind", "search")
+_OTHERS = ("agent_best", "agent_given_context", "blind", "goal_blind", "search")
+_ADAPTED = ("agent", "agent_best", "agent_given_context", "blind", "goal_blind")
 _ORACLE = "oracle"
 
 Float64 = NDArray[np.float64]
@@ -30,6 +31,14 @@ class ReturnSum(TypedDict):
     mean: float
     iqm: float
     ci95: list[float] | None  # None for a single seed, which tells nothing of the spread
+
+
+class Adaptation(TypedDict):
+    """How far a policy comes in the last episode, and how often each episode succeeds."""
+
+    over_data: float  # last episode's mean return over that of an episode of the logs
+    over_expert: float  # last episode's return over the expert's on the same task, mean
+    success: list[float] | None  # of each episode, None where it was not recorded
 
 
 class ScoreRow(TypedDict):
@@ -48,6 +57,7 @@ class ScoreRow(TypedDict):
     oracle: float | None  # summed return of the policy that knows the task, if there is one
     others: dict[str, float]  # summed return: best checkpoint, task-blind agent, scripted search
     command: str
+    adaptation: NotRequired[dict[str, Adaptation]]  # by policy; where a script knows the goal
 
 
 def score_rows(store: Store, domain: str | None = None) -> list[ScoreRow]:
@@ -113,9 +123,11 @@ def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:
     returns = _stack(found, "agent")  # (seeds, tasks, K)
     summary = estimate(returns.sum(axis=2))
     names = (*_OTHERS, _ORACLE)
-    shared = [n for n in names if all(n in scores["returns"] for scores in found)]
-    sums = {name: float(_stack(found, name).sum(axis=2).mean()) for name in shared}
-    return ScoreRow(
+    shared = ["agent", *(n for n in names if all(n in s["returns"] for s in found))]
+    sums = {
+        name: float(_stack(found, name).sum(axis=2).mean()) for name in shared if name != "agent"
+    }
+    row = ScoreRow(
         domain=record.domain,
         name=record.stem,
         preset=record.preset,
@@ -135,6 +147,21 @@ def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:
         oracle=sums.pop(_ORACLE, None),
         others=sums,
         command=again([by_seed[seed][0] for seed in alike]),
+    )
+    if all("goal_blind" in s["returns"] and "data_return" in s for s in found):
+        row["adaptation"] = {name: _adaptation(found, name) for name in _ADAPTED if name in shared}
+    return row
+
+
+def _adaptation(found: Sequence[dict[str, Any]], policy: str) -> Adaptation:
+    last, expert = (_stack(found, name)[..., -1] for name in (policy, _ORACLE))
+    data = np.array([one["data_return"] for one in found])[:, None]
+    solved = [one.get("episode_success", {}).get(policy) for one in found]
+    known = [part for part in solved if part is not None]
+    return Adaptation(
+        over_data=float((last / data).mean()),
+        over_expert=float((last / expert).mean()),
+        success=np.mean(known, axis=(0, 1)).tolist() if len(known) == len(found) else None,
     )
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from algorithms.config import ElboConfig, LearnerConfig, RelabellingConfig
+from environments.metaworld.facts import FACTS
 from environments.registry import DOMAINS, load_family
 from models.config import EncoderConfig, RewardDecoderConfig, StateDecoderConfig
 from pipeline.config import RuntimeConfig
@@ -26,6 +27,7 @@ from pipeline.markdown import markdown_table
 from pipeline.presets import description, load_config, preset_names
 from stages.config import (
     CollectConfig,
+    DonorsConfig,
     EvaluateConfig,
     OfflineConfig,
     RelabelConfig,
@@ -34,10 +36,11 @@ from stages.config import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-MARK = re.compile(r"<!-- table: ([a-z.-]+) -->\n.*?<!-- end -->", re.DOTALL)
+MARK = re.compile(r"<!-- table: ([a-z0-9.-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 MODELS: dict[str, type[BaseModel]] = {
     "collect": CollectConfig,
+    "donors": DonorsConfig,
     "tasks": TasksConfig,
     "learner": LearnerConfig,
     "vae": VaeConfig,
@@ -180,6 +183,16 @@ def _presets() -> str:
     return markdown_table(header, rows).rstrip()
 
 
+def _ml1() -> str:
+    """Every task set of ML1, by whether it hides its goal."""
+    rows = []
+    for goal in ("hidden", "visible", "fixed"):
+        facts = [one for one in FACTS.values() if one.goal == goal]
+        names = [f"{one.key}{' (solid)' if one.solid_goal else ''}" for one in facts]
+        rows.append((goal, str(len(facts)), ", ".join(names)))
+    return markdown_table(("goal", "task sets", "which"), rows).rstrip()
+
+
 def _domains() -> str:
     header = ("domain", "task", "differ in", "K", "H", "observation", "actions", "reward")
     rows = []
@@ -227,6 +240,7 @@ def _returns() -> str:
 _OTHERS: dict[str, Callable[[], str]] = {
     "presets": _presets,
     "domains": _domains,
+    "ml1": _ml1,
     "returns": _returns,
 }
 

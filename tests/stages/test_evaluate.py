@@ -18,11 +18,13 @@ from torch import Tensor
 import stages.evaluate
 from algorithms.agent_files import load_agent_description, save_description
 from algorithms.errors import AlgorithmError
+from algorithms.filtering import OnlineFilter
 from algorithms.rollouts import OracleAgent
+from algorithms.vae_files import load_vae
 from datasets.checkpoints import load_tensors
 from datasets.errors import DataError
 from datasets.files import digest_tree, read_json, write_json
-from datasets.trial_store import read_meta, write_meta
+from datasets.trial_store import read_meta, read_trials, write_meta
 from environments.base import TaskFamily
 from environments.registry import load_family
 from stages.config import EvaluateConfig, OfflineConfig
@@ -296,3 +298,38 @@ def test_ctrl_c_stops_between_agents(drift: Inputs, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         evaluate(EvaluateConfig(), 3, drift, tmp_path / "output", context)
     assert not list((tmp_path / "output").iterdir())
+
+
+def test_given_context_is_read_before_the_agent_acts(
+    corridor: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that goes right only if the belief is not the prior any more."""
+
+    class Informed:
+        def act(self, observations: Tensor, belief: Tensor) -> Tensor:
+            vae = load_vae(corridor["vae"])
+            prior = OnlineFilter(vae).reset(len(belief))
+            moved = (belief - prior).abs().amax(1, keepdim=True) > 0
+            right = torch.where(observations < 1, 2, 1)
+            return torch.where(moved, right, torch.ones_like(right))
+
+    fake_agents(monkeypatch, agent=Informed(), agent_best=GoRight())
+    scores = run(corridor, tmp_path, context_episodes=1, blind_share=0.0)
+    goals = [task[0] for task in scores["tasks"]]
+    online, given = scores["returns"]["agent"], scores["returns"]["agent_given_context"]
+    assert given == scores["returns"]["agent_best"]  # informed from the first step on
+    if 1 in goals:
+        row = goals.index(1)
+        assert online[row][0] < given[row][0]
+    assert scores["protocol"]["given_context"] == "1 episodes of the script, noise 0.3"
+    assert np.shape(scores["episode_success"]["agent_given_context"]) == (len(goals), 2)
+
+
+def test_what_the_logs_return_is_stored(corridor: Inputs, tmp_path: Path) -> None:
+    scores = run(corridor, tmp_path)
+    meta = read_meta(corridor["trials"])
+    returns = [
+        read_trials(corridor["trials"], task, meta).rewards.sum(-1).mean()
+        for task in range(len(meta.tasks_train))
+    ]
+    assert scores["data_return"] == pytest.approx(np.mean(returns))
