@@ -36,4 +36,5 @@ def predicted_rewards(
     ends: NDArray[np.bool_] = np.zeros((1, *rewards.shape), np.bool_)
     trial = Trials(observations[None], actions[None], rewards[None], ends, ends)
     generator = torch_generator(0, "video", "latents")
-    return belief_rewards(model, trial, beliefs[None], family, SAMPLES, generator, 1)[0]
+    (expected,) = belief_rewards(model, trial, beliefs[None], family, SAMPLES, generator, 1)
+    return np.asarray(expected, np.float32)

@@ -21,7 +21,7 @@ from stages.context import Bar
 
 RATE = 15  # frames a second
 HOLD = 10  # times that an episode's last frame is shown
-ENCODERS = {"mp4": Mp4Encoder, "gif": GifEncoder}
+ENCODERS: dict[str, type[Mp4Encoder] | type[GifEncoder]] = {"mp4": Mp4Encoder, "gif": GifEncoder}
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,9 @@ class PlottedScene:
 
     def picture(self, episode: int, step: int) -> Frame:
         """After `step` steps of an episode, (size, size, 3)."""
-        past = self._trial.observations[: episode + 1].copy()
+        past = self._trial.observations.copy()
         past[episode, step + 1 :] = past[episode, step]  # stands still from now on
+        past[episode + 1 :] = np.nan  # not drawn, but given the room that it will have
         self._axes.clear()
         self._family.plot_rollout(self._axes, past, self._trial.task)
         legend = self._axes.get_legend()
