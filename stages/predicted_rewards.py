@@ -13,7 +13,7 @@ from datasets.trials import Trials
 from environments.base import Actions, Float32, TaskFamily
 from stages.seeds import torch_generator
 
-SAMPLES = 50  # latents
+SAMPLES = 20  # latents
 
 
 def predicted_rewards(

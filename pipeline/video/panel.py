@@ -46,7 +46,8 @@ class Panel:
         if now >= self._steps:
             return self._after.copy()
         seen = self._start + (self._end - self._start) * now / self._steps
-        picture, column = self._before.copy(), round(seen) + 1
+        picture, column = self._before.copy(), round(seen) - 1
+        # the line that leads to the next reward, a pixel wide, is not shown yet
         picture[:, :column] = self._after[:, :column]
         return picture
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +22,10 @@ from pipeline.cli import main
 from pipeline.errors import ConfigError, StoreError
 from pipeline.garbage import find_garbage, remove
 from pipeline.store import Store
-from pipeline.video import encode
+from pipeline.video import encode, make
 from pipeline.video.compose import Composer
 from pipeline.video.encode import GifEncoder, Mp4Encoder, find_ffmpeg
+from pipeline.video.make import HOLD, Request, make_video
 from pipeline.video.panel import Panel
 from pipeline.video.replay import Trial, read_trial, replay_states
 from pipeline.video.scene import PlottedScene
@@ -134,16 +136,45 @@ def test_a_trial_that_does_not_come_again_is_refused(monkeypatch: pytest.MonkeyP
 
 def test_a_task_out_of_range_is_refused(tmp_path: Path) -> None:
     trial = _trial()
+    save_scores(tmp_path, trial)
+    assert (read_trial(tmp_path, 0).rewards == trial.rewards).all()
+    with pytest.raises(StoreError, match="test tasks 0 to 0"):
+        read_trial(tmp_path, 1)
+
+
+def test_a_run_is_filmed_into_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps 0, 5, 10 and 15, the last of them held, of the second episode."""
+    from imageio_ffmpeg import count_frames_and_secs
+
+    save_scores(tmp_path / "evaluate", _trial())
+    save_model(tmp_path / "train-vae", load_family("gridworld"), "bernoulli-per-cell")
+    record = SimpleNamespace(name="toy-seed0", domain="gridworld")
+    monkeypatch.setattr(make, "read_record", lambda store, run: record)
+    monkeypatch.setattr(make, "_artefact", lambda store, record, step: tmp_path / step)
+    store = Store(tmp_path / "runs")
+    request = Request("toy-seed0", episodes=(2, 2), size=80, formats=("mp4", "gif"), quiet=True)
+    paths = make_video(store, request)
+    folder = store.root / "videos" / "toy-seed0"
+    assert paths == [folder / "task0.mp4", folder / "task0.gif"]
+    assert sorted(folder.iterdir()) == sorted(paths)
+    assert count_frames_and_secs(str(paths[0]))[0] == 3 + HOLD
+    assert not list(store.folder(".tmp").iterdir())
+    with pytest.raises(ConfigError, match="drawn without cameras"):
+        make_video(store, replace(request, camera="top"))
+    with pytest.raises(ConfigError, match=r"trials have 1\.\.2"):
+        make_video(store, replace(request, episodes=(2, 3)))
+
+
+def save_scores(folder: Path, trial: Trial) -> None:
+    """What `evaluate` leaves of one task."""
+    folder.mkdir(exist_ok=True)
     write_json(
-        tmp_path / "scores.json",
+        folder / "scores.json",
         {"tasks": [trial.task.tolist()], "protocol": {"start": "origin", "trials_per_task": 1}},
     )
     names = ("observations", "actions", "rewards", "beliefs", "successes")
     arrays = {name: getattr(trial, name)[None] for name in names}
-    save_tensors(tmp_path / "rollouts.safetensors", arrays, {})
-    assert (read_trial(tmp_path, 0).rewards == trial.rewards).all()
-    with pytest.raises(StoreError, match="test tasks 0 to 0"):
-        read_trial(tmp_path, 1)
+    save_tensors(folder / "rollouts.safetensors", arrays, {})
 
 
 @pytest.mark.parametrize("extra", [[], ["--every", "0"], ["--episodes", "x"], ["--size", "3"]])
@@ -187,6 +218,7 @@ def test_predicted_rewards_are_those_before_the_step(likelihood: str, tmp_path: 
 
 def save_model(folder: Path, family: TaskFamily, likelihood: str) -> None:
     """An untrained model of 10 latents."""
+    folder.mkdir(exist_ok=True)
     decoder: dict[str, object] = (
         {"enabled": False} if likelihood == "off" else {"likelihood": likelihood}
     )
