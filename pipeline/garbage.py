@@ -83,6 +83,7 @@ def find_garbage(store: Store, forgotten: frozenset[str] = frozenset()) -> list[
         *checkpoints,
         *_logs(store, needed, {item.path for item in checkpoints}),
         *_reports(store, {record.name for record in kept}),
+        *_videos(store, {record.name for record in kept}),
     ]
 
 
@@ -178,6 +179,12 @@ def _reports(store: Store, names: set[str]) -> Iterator[Garbage]:
         runs = report_runs(path) or by_name
         if runs and not names & set(runs):
             yield Garbage(path, "report of forgotten runs", f"report-{path.name}")
+
+
+def _videos(store: Store, names: set[str]) -> Iterator[Garbage]:
+    for path in _entries(store, "videos"):
+        if path.name not in names:
+            yield Garbage(path, "videos of a forgotten run", None)
 
 
 def _written(folder: Path) -> int:

@@ -4,6 +4,7 @@
     records/<run>.json                what a run was made of
     imports/<name>.json               which trials were imported under that name
     reports/<run>/                    its page and tables
+    videos/<run>/                     what `omrl video` filmed of it
     logs/<kind>-<fingerprint>/        TensorBoard events, outside every digest
     .locks/ .tmp/ .trash/ .checkpoints/<kind>-<fingerprint>/
 
@@ -30,7 +31,7 @@ from pipeline.names import did_you_mean, printable
 KINDS = ("trials", "donor-plan", "vae", "hyper-states", "agent", "scores")
 _FINGERPRINT = re.compile(rf"[0-9a-f]{{{FINGERPRINT_DIGITS}}}")
 _FOLDERS = (
-    *("artefacts", "records", "imports", "reports", "logs"),
+    *("artefacts", "records", "imports", "reports", "videos", "logs"),
     *(".locks", ".tmp", ".trash", ".checkpoints"),
 )
 

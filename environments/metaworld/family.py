@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from environments.metaworld.simulator import MetaWorldSimulator
+    from environments.rendering.base import FrameSource
 
 _QVEL = {"stick-push": 17}  # its success asks for contact forces, which need velocities
 _TURNS = ("qa", "qb", "qc", "qd")  # in an order that differs between families
@@ -228,6 +229,12 @@ class MetaWorldFamily(TaskFamily):
                 solved |= step.successes
                 observations = step.observations
         return returns, solved
+
+    def frame_source(self, task: Float64, size: int, camera: str | None) -> FrameSource:
+        """The robot and its table, by the cameras `corner`, `front` and `top`; from the corner."""
+        from environments.metaworld.scene import scene_of
+
+        return scene_of(self.facts, task, size, camera)
 
     def plot_rollout(self, axes: Axes, observations: Float32, task: Float64) -> None:
         """Draw the paths of hand and object from above and from the side, and the goal."""

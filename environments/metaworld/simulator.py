@@ -47,6 +47,13 @@ class MetaWorldSimulator(Simulator):
                 self._warm_up(index, np.random.default_rng(seeds[index]))
         return self._observations(self._frames)
 
+    def render_state(self) -> Float64:
+        """Positions of all joints, (n, nq), of which the scene is drawn."""
+        if self._time is None:
+            raise TaskError(f"{self.family.spec.name}: nothing to draw before the first reset")
+        # an integration state begins with the time, then come the positions
+        return self._states[:, 1 : 1 + self.family.facts.nq].copy()
+
     def _warm_up(self, index: int, rng: np.random.Generator) -> None:
         """Hold random actions for a while, as a look around before the episode."""
         engine, layout = engine_of(self.family.facts), self._layouts[index]

@@ -1,4 +1,4 @@
-"""`omrl video`: an adapting agent, episode by episode, with its belief beside it."""
+"""`omrl video`: the final agent as it adapts, episode by episode, with its belief beside it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `omrl video`."""
-    parser.add_argument("run", metavar="RUN", help="a complete run")
+    parser.add_argument("run", metavar="RUN", help="a complete run; its final agent is filmed")
     parser.add_argument("--task", type=int, default=0, help="test task, from 0 (default: 0)")
     parser.add_argument("--episodes", metavar="A..B", help="from 1, both included (default: all)")
     parser.add_argument("--every", type=int, default=5, help="a frame every N steps (default: 5)")
     parser.add_argument("--size", type=int, default=360, help="pixels of the scene (default: 360)")
     parser.add_argument("--format", choices=("mp4", "gif", "both"), default="mp4")
     parser.add_argument("--out", type=Path, metavar="FILE", help="its ending follows the format")
-    parser.add_argument("--camera", metavar="NAME", help="of domains that MuJoCo draws")
+    parser.add_argument(
+        "--camera",
+        metavar="NAME",
+        help="of domains that MuJoCo draws; Meta-World: corner, front, top",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

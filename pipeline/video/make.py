@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from environments.base import Float32, TaskFamily
 from environments.registry import load_family
-from environments.rendering.base import Frame
 from pipeline.errors import ConfigError, StoreError
 from pipeline.records import RunRecord, read_record
 from pipeline.scores import SCORES_STEP
 from pipeline.store import Store
 from pipeline.video.compose import Composer
-from pipeline.video.encode import find_ffmpeg, write_gif, write_mp4
-from pipeline.video.replay import read_trial
+from pipeline.video.encode import Encoder, GifEncoder, Mp4Encoder, find_ffmpeg
+from pipeline.video.replay import Trial, read_trial, replay_states
+from pipeline.video.scene import PlottedScene, RenderedScene, Scene
 from stages.context import Bar
 
 RATE = 15  # frames a second
 HOLD = 10  # times that an episode's last frame is shown
-WRITERS = {"mp4": write_mp4, "gif": write_gif}
+ENCODERS: dict[str, type[Mp4Encoder] | type[GifEncoder]] = {"mp4": Mp4Encoder, "gif": GifEncoder}
 
 
 @dataclass(frozen=True)
@@ -47,37 +50,36 @@ def make_video(store: Store, request: Request) -> list[Path]:
     if "mp4" in request.formats:
         find_ffmpeg()
     record = read_record(store, request.run)
-    trial = read_trial(_scores(store, record), request.task)
+    trial = read_trial(_artefact(store, record, SCORES_STEP), request.task)
     family = load_family(record.domain)
     moments = _moments(request, *trial.rewards.shape)
-    source = family.frame_source(trial.task, request.size, request.camera)
-    if source is None and request.camera is not None:
-        raise ConfigError(f"--camera {request.camera}: {record.domain} is drawn without cameras")
-    try:
-        composer = Composer(family, trial, request.size, source)
+    paths = {kind: _path(store, request, kind) for kind in request.formats}
+    with ExitStack() as stack:
+        scene = stack.enter_context(_scene(family, trial, request))
+        title = f"{family.spec.name} · test task {request.task} · final agent"
+        predicted = _predicted(store, record, family, trial)
+        composer = Composer(title, trial, predicted, scene, request.size)
+        encoders = [
+            stack.enter_context(_published(store, request, path, kind))
+            for kind, path in paths.items()
+        ]
         bar = Bar(len(moments), "video", "frame", request.quiet)
-        frames = []
-        for moment in moments:
-            frames.append(composer.frame(*moment))
+        stack.callback(bar.close)
+        for episode, step in moments:
+            frame = composer.frame(episode, step)
+            for encoder in encoders:
+                encoder.add(frame, HOLD if step == trial.rewards.shape[1] else 1)
             bar.advance()
-        bar.close()
-    finally:
-        if source is not None:
-            source.close()
-    shown = [
-        frame
-        for moment, frame in zip(moments, frames, strict=True)
-        for frame in [frame] * (HOLD if moment[1] == trial.rewards.shape[1] else 1)
-    ]
-    return [_write(_path(store, record, request, kind), kind, shown) for kind in request.formats]
+    return list(paths.values())
 
 
-def _scores(store: Store, record: RunRecord) -> Path:
-    reference = record.artefacts.get(SCORES_STEP)
+def _artefact(store: Store, record: RunRecord, step: str) -> Path:
+    reference = record.artefacts.get(step)
     artefact = None if reference is None else store.find(*store.parse(reference))
     if artefact is None:
         raise StoreError(
-            f"run {record.name} has no evaluation in the store; go on with: {record.command}"
+            f"run {record.name} has no whole artefact of {step} in the store; go on with: "
+            f"{record.command}"
         )
     return artefact.folder
 
@@ -91,19 +93,63 @@ def _moments(request: Request, episodes: int, horizon: int) -> list[tuple[int, i
     return [(episode, step) for episode in range(first - 1, last) for step in steps]
 
 
-def _path(store: Store, record: RunRecord, request: Request, kind: str) -> Path:
+@contextmanager
+def _scene(family: TaskFamily, trial: Trial, request: Request) -> Iterator[Scene]:
+    """The family's own scene where it has one, else its plot."""
+    source = family.frame_source(trial.task, request.size, request.camera)
+    if source is None:
+        if request.camera is not None:
+            name = family.spec.name
+            raise ConfigError(f"--camera {request.camera}: {name} is drawn without cameras")
+        yield PlottedScene(family, trial, request.size)
+        return
+    try:
+        yield RenderedScene(source, replay_states(family, trial))
+    finally:
+        source.close()
+
+
+def _predicted(store: Store, record: RunRecord, family: TaskFamily, trial: Trial) -> Float32 | None:
+    """The rewards that the belief expected, (K, H), or None where it predicts none."""
+    from stages.predicted_rewards import predicted_rewards  # late: it waits for torch
+
+    vae = _artefact(store, record, "train-vae")
+    return predicted_rewards(
+        vae, family, trial.observations, trial.actions, trial.rewards, trial.beliefs
+    )
+
+
+def _path(store: Store, request: Request, kind: str) -> Path:
     if request.out is not None:
         return request.out.with_suffix(f".{kind}")
-    folder = store.folder("reports") / record.name / "videos"
-    return folder / f"task{request.task}.{kind}"
+    return store.folder("videos") / request.run / f"task{request.task}.{kind}"
 
 
-def _write(path: Path, kind: str, frames: list[Frame]) -> Path:
+@contextmanager
+def _published(store: Store, request: Request, path: Path, kind: str) -> Iterator[Encoder]:
+    """Encodes into a temporary file, which takes its place when all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
+    with _temporary(store, request, path) as temporary:
+        encoder: Encoder = ENCODERS[kind](temporary, RATE)
+        try:
+            yield encoder
+            encoder.finish()
+            temporary.replace(path)
+        finally:
+            encoder.drop()
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _temporary(store: Store, request: Request, path: Path) -> Iterator[Path]:
+    """Under a lock of the store where it lies there, so that a killed run's file is swept."""
+    if request.out is not None:
+        yield path.with_name(f".{path.name}.partial")
+        return
+    temporary = store.folder(".tmp") / f"video-{request.run}-{path.name}"
+    lock = store.lock(temporary.name)
+    lock.wait_exclusive()
     try:
-        WRITERS[kind](temporary, frames, RATE)
-        temporary.replace(path)
+        yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
-    return path
+        lock.release()
