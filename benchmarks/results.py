@@ -55,9 +55,9 @@ gathering its own context, with the weights at the end of training and the best 
 *given context*, the belief first shown offline episodes of the test task. *IDAQ* is what that
 method reports (as read from CTMRL's table; other logs, 45 episodes a task of one noise level, so
 another normaliser). *Expert* is the script that knows the goal, on the same task. Success is that
-of each episode, at any step. *Task-blind* is trained without beliefs; *goal-blind* is the script kept
-from knowing the goal: where either comes as far, returns do not measure adaptation. Logs here hold
-16 episodes a task of mixed noise, so their mean is lower than an expert's.
+of each episode, at any step. *Task-blind* is trained without beliefs; *goal-blind* is the script
+kept from knowing the goal: where either comes as far, returns do not measure adaptation. Logs here
+hold 16 episodes a task of mixed noise, so their mean is lower than an expert's.
 """
 
 _PUBLISHED = {

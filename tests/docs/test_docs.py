@@ -32,7 +32,7 @@ from pipeline.config import SECTIONS
 from pipeline.errors import ConfigError
 from pipeline.keys import complete
 from pipeline.plan import stages_to_refresh
-from pipeline.presets import FOLDERS, config_root, is_file, load_config, preset_names
+from pipeline.presets import FOLDERS, config_root, is_file, load_config, runnable_names
 
 ROOT = docs_tables.ROOT
 PAGES = docs_tables.pages()
@@ -206,7 +206,7 @@ def check_command(words: list[str], folder: Path) -> None:
         return
     parse_seeds(options.seed, options.seeds)
     stages_to_refresh(options.refresh, options.since)
-    assert options.preset in preset_names() or (folder / options.preset).is_file(), words
+    assert options.preset in runnable_names() or (folder / options.preset).is_file(), words
     load_config(options.preset, options.overrides)
 
 

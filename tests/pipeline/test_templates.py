@@ -21,7 +21,7 @@ def test_templates_are_no_presets_by_themselves() -> None:
     assert not set(template_names(CLONE)) & set(preset_names(CLONE))
     assert "ml1/push-wall" in runnable_names(CLONE)
     assert len(BENCHMARKS["ml1"]) == 50
-    with pytest.raises(ConfigError, match="preset 'ml1' is for every task set .* such as ml1/"):
+    with pytest.raises(ConfigError, match=r"preset 'ml1' is for every task set .* such as ml1/"):
         load_config("ml1", root=CLONE)
 
 
@@ -68,7 +68,7 @@ def test_hidden_goals_are_relabelled_by_a_plan_that_both_users_read() -> None:
     [
         ("ml1/push-wal", "ml1 has no task set 'push-wal'; did you mean 'push-wall'"),
         ("ml9/push", "unknown preset 'ml9/push'"),
-        ("ml1_other/push", "unknown preset 'ml1_other/push'; did you mean"),
+        ("ml1_othr/push", "unknown preset 'ml1_othr/push'; "),
     ],
 )
 def test_what_there_is_not_is_told(name: str, message: str) -> None:

@@ -22,11 +22,12 @@ from algorithms.learners.dqn import DQN
 from datasets.errors import DataError, DiskFullError
 from datasets.files import digest_tree
 from datasets.trial_store import read_meta, read_trials
-from environments.registry import load_family
+from environments.errors import TaskError
+from environments.registry import load_family, policy_source
 from stages.collect import collect, draw_tasks
 from stages.collect_groups import Group, GroupJob, split_groups
 from stages.collect_workers import _start_worker, _watch, _work, _worker, run_groups
-from stages.config import CollectConfig
+from stages.config import CollectConfig, TasksConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
 
@@ -291,7 +292,7 @@ def test_a_worker_counts_its_rounds_and_hears_its_parent(
     stop, counter = multiprocessing.Event(), multiprocessing.Value("q", 0)
     before, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
     try:
-        _start_worker(stop, counter, str(tmp_path), 0.0)
+        _start_worker(stop, counter, str(tmp_path), 0.0, "cpu")
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         assert torch.get_num_threads() == 1
         _work(job)
@@ -575,3 +576,61 @@ def test_settings_that_do_not_fit_are_refused(
     with pytest.raises(error, match=message):
         run(make_config(settings, **changes), tmp_path)
     assert not list((tmp_path / "output").iterdir())
+
+
+def test_a_policy_of_ones_own_acts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is part of what the data were made from, and wrong shapes are refused."""
+    (tmp_path / "own_policy.py").write_text(
+        "import numpy as np\n"
+        "def still(observations, tasks, rng):\n"
+        "    assert len(observations) == len(tasks)\n"
+        "    return np.zeros((len(observations), 1))\n"
+        "def wrong(observations, tasks, rng):\n"
+        "    return np.zeros((len(observations), 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    settings = BASE | {"domain": DRIFT, "behaviour": "policy", "random_trials": 0}
+    run(make_config(settings, policy="own_policy:still"), tmp_path / "still")
+    meta = read_meta(tmp_path / "still" / "output")
+    for task in range(len(meta.tasks_train)):
+        assert not read_trials(tmp_path / "still" / "output", task, meta).actions.any()
+    with pytest.raises(AlgorithmError, match=r"collect.policy gave actions of shape \(\d+, 3\)"):
+        run(make_config(settings, policy="own_policy:wrong"), tmp_path / "wrong")
+    with pytest.raises(TaskError, match="cannot load the policy 'own_policy:gone'"):
+        run(make_config(settings, policy="own_policy:gone"), tmp_path / "gone")
+    with pytest.raises(TaskError, match=r"name yours as collect.policy"):
+        run(make_config(settings), tmp_path / "none")
+    assert len(policy_source("own_policy:still")) == 64
+
+
+def test_several_levels_of_noise_are_drawn_for_every_episode(tmp_path: Path) -> None:
+    settings = SCRIPTED_RUN | {"scripted_noise": (0.0, 1.0), "random_trials": 0}
+    run(make_config(settings), tmp_path / "mixed")
+    folder = tmp_path / "mixed" / "output"
+    meta, family = read_meta(folder), load_family(DRIFT)
+    clean = []
+    for task, vector in enumerate(meta.tasks_train):
+        log = read_trials(folder, task, meta)
+        told = family.oracle_actions(log.observations[:, :, :-1], vector)
+        clean.append(np.isclose(log.actions, told, atol=1e-6).all((2, 3)))  # (trials, K)
+    shares = np.concatenate([part.reshape(-1) for part in clean])
+    assert 0 < shares.mean() < 1
+
+
+def test_a_split_that_a_family_does_not_have_is_refused(tmp_path: Path) -> None:
+    settings = SCRIPTED_RUN | {"tasks": {"train": 2, "test": 1, "split": "ml1"}}
+    with pytest.raises(TaskError, match="drift has no split 'ml1'"):
+        run(make_config(settings), tmp_path / "split")
+
+
+def test_a_named_split_gives_its_first_tasks() -> None:
+    tasks = {"train": 3, "test": 2, "split": "idaq", "seed": 1337}
+    family = load_family("ml1/push")
+    split = draw_tasks(family, CollectConfig(domain="ml1/push", tasks=TasksConfig(**tasks)))
+    train, test = family.split("idaq", 1337)
+    assert np.array_equal(split.train, train[:3])
+    assert np.array_equal(split.test, test[:2])
+    with pytest.raises(StageError, match=r"collect.tasks.test is 11, but split 'idaq' .* has 10"):
+        draw_tasks(
+            family, CollectConfig(domain="ml1/push", tasks=TasksConfig(**tasks | {"test": 11}))
+        )

@@ -313,8 +313,8 @@ def test_given_context_is_read_before_the_agent_acts(
             right = torch.where(observations < 1, 2, 1)
             return torch.where(moved, right, torch.ones_like(right))
 
-    fake_agents(monkeypatch, agent=Informed(), agent_best=GoRight())
-    scores = run(corridor, tmp_path, context_episodes=1, blind_share=0.0)
+    fake_agents(monkeypatch, agent=Informed(), agent_best=GoRight(), blind=GoLeft())
+    scores = run(corridor, tmp_path, context_episodes=1)
     goals = [task[0] for task in scores["tasks"]]
     online, given = scores["returns"]["agent"], scores["returns"]["agent_given_context"]
     assert given == scores["returns"]["agent_best"]  # informed from the first step on
