@@ -114,9 +114,10 @@ def load_policy(target: str | None) -> Any:
     return found
 
 
-def policy_source(target: str) -> str:
+def policy_source(target: str | None) -> str:
     """Digest of the file that a user's own policy is written in. Raises as `load_policy`."""
     load_policy(target)
+    assert target is not None
     return _file_digest(sys.modules[target.partition(":")[0]])
 
 

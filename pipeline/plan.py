@@ -17,6 +17,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.names import did_you_mean, printable
 from pipeline.store import Artefact
+from stages.config import CollectConfig
 
 REPORT = "report"
 STAGES = ("collect", "plan-donors", "train-vae", "relabel", "train-offline", "evaluate", REPORT)
@@ -53,8 +54,9 @@ class Step:
 
         Every stage calls the family, collection the policy too.
         """
-        policy = getattr(self.config, "policy", None)
-        digests = [family_source(self.domain), policy_source(policy) if policy else None]
+        digests = [family_source(self.domain)]
+        if isinstance(self.config, CollectConfig) and self.config.behaviour == "policy":
+            digests.append(policy_source(self.config.policy))
         found = [digest for digest in digests if digest is not None]
         return " ".join(found) or None
 
