@@ -54,6 +54,7 @@ _STYLE: Any = {  # which keys matplotlib types depends on its version
     "path.simplify": True,
 }
 
+_LEGEND_ROW = 5  # entries of a legend above that fit beside each other
 _TICKS, _LABEL = 0.46, 0.19  # inches that tick labels and an axis's label take
 
 
@@ -127,7 +128,9 @@ def set_margins(figure: Figure) -> None:
     bottom = 0.24 + _LABEL * any(one.get_xlabel() for one in axes)
     top = 0.33 if any(one.get_title(loc="left") for one in axes) else 0.1
     if any(one.get_legend() and not one.get_title(loc="left") for one in axes):
-        top = 0.3  # a legend in the title's place
+        # a legend in the title's place, of one row or two
+        most = max(len(one.get_legend_handles_labels()[1]) for one in axes)
+        top = 0.3 if most <= _LEGEND_ROW else 0.5
     if not any(one.axison for one in axes):
         left = bottom = 0.06
     figure.subplots_adjust(left / width, bottom / height, 1 - 0.1 / width, 1 - top / height, 0.1)
@@ -151,7 +154,9 @@ def legend_above(axes: Axes, right: bool = True) -> None:
             columnspacing=1.0,
         )
     else:
-        axes.legend(ncols=5, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+        # More than fit into a row make two, of so many columns that both are about full.
+        columns = entries if entries <= _LEGEND_ROW else -(-entries // 2)
+        axes.legend(ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 
 def _for_page(svg: str, label: str) -> str:
