@@ -19,6 +19,7 @@ $(VENV)/.runtime: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps d4rl==1.1
 	@touch $@
 
 demo: $(VENV)/.runtime ## the whole gridworld pipeline, from data to report

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -70,14 +71,13 @@ def _check_address(runner: str, address: str) -> None:
 def task_runner(where: Where, limit: int) -> TaskRunner[Any]:
     """Prefect's task runner for it; where there is no cluster yet, one of this machine."""
     if where.runner == "dask":
-        from prefect_dask.task_runners import DaskTaskRunner
-
+        runner = _runner("prefect_dask.task_runners", "DaskTaskRunner")
         if where.address is not None:
-            return DaskTaskRunner(address=where.address)
+            return runner(address=where.address)
         local: dict[str, Any] = {"n_workers": limit, "threads_per_worker": 1}
         quiet: dict[str, Any] = {"dashboard_address": None, "host": "127.0.0.1", "silence_logs": 40}
         quiet |= {"env": {"PREFECT_LOGGING_LEVEL": "WARNING"}}
-        return DaskTaskRunner(cluster_kwargs={**local, **quiet})
+        return runner(cluster_kwargs={**local, **quiet})
     if where.runner == "ray":
         return _ray(where.address, limit)
     from prefect.task_runners import ThreadPoolTaskRunner
@@ -85,11 +85,17 @@ def task_runner(where: Where, limit: int) -> TaskRunner[Any]:
     return ThreadPoolTaskRunner(max_workers=limit)
 
 
+def _runner(module: str, name: str) -> Callable[..., TaskRunner[Any]]:
+    """A task runner of an extra, which may not be installed where types are checked."""
+    found: Callable[..., TaskRunner[Any]] = getattr(importlib.import_module(module), name)
+    return found
+
+
 def _ray(address: str | None, limit: int) -> TaskRunner[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    runner: type[TaskRunner[Any]] = importlib.import_module("prefect_ray").RayTaskRunner
+    runner = _runner("prefect_ray", "RayTaskRunner")
     if address is not None:
-        return runner(address=address)  # type: ignore[call-arg]
+        return runner(address=address)
     quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
     local = {"num_cpus": limit, "_node_ip_address": "127.0.0.1", **quiet}
-    return runner(init_kwargs=local)  # type: ignore[call-arg]
+    return runner(init_kwargs=local)
