@@ -101,6 +101,8 @@ def test_donors_are_derangements(count: int) -> None:
 class Parrot:
     """A learner whose agent j acts j, and which remembers what each agent saw."""
 
+    device = torch.device("cpu")
+
     def __init__(self) -> None:
         self.saw: list[Tensor] = []
 
