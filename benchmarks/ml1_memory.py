@@ -59,13 +59,13 @@ def write_inputs(folder: Path) -> None:
         )
         write_trials(folder / "trials", meta, task, trials)
     count = load_config("ml1_published/push").config.donors.episodes
-    task, trial, episode = choose_donors(rng, [TRIALS] * TASKS, K, count)
-    rewards = rng.uniform(0, 10, (*task.shape, H)).astype(np.float32)
-    shared = np.full(task.shape, H)
-    usable = np.ones(task.shape, np.bool_)
+    donors, trial, episode = choose_donors(rng, [TRIALS] * TASKS, K, count)
+    rewards = rng.uniform(0, 10, (*donors.shape, H)).astype(np.float32)
+    shared = np.full(donors.shape, H)
+    usable = np.ones(donors.shape, np.bool_)
     (folder / "donors").mkdir()
     plan = DonorPlan(
-        task, trial, episode, rewards, np.zeros(rewards.shape, np.bool_), shared, usable
+        donors, trial, episode, rewards, np.zeros(rewards.shape, np.bool_), shared, usable
     )
     save_plan(folder / "donors", plan)
 
