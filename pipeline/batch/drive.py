@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ Pool = Callable[[int], AbstractContextManager[Submit]]
 OnResult = Callable[[JobResult], None]
 
 _LOOK_SECONDS = 0.2
+_STOP_SECONDS = 15.0  # then a worker that does not answer has died of the same Ctrl-C
 _MOST_RETURNS = 3  # of a run to whom a cluster's time limit came before its end
 
 
@@ -80,7 +82,7 @@ class _Work:
 
     def all(self, waiting: deque[Job], submit: Submit, limit: int) -> list[JobResult]:
         """Every job, or those begun before `stop` was set."""
-        running, asked = 0, False
+        running, asked = 0, 0.0
         jobs = {job.run: job for job in waiting}
         while running or (waiting and not self.stop.is_set()):
             while waiting and running < limit and not self.stop.is_set():
@@ -88,7 +90,9 @@ class _Work:
                 running += 1
             if self.stop.is_set() and not asked:
                 self.place.ask_to_stop()
-                asked = True
+                asked = time.monotonic()
+            if asked and time.monotonic() - asked > _STOP_SECONDS:
+                break
             try:
                 outcome = self.ended.get(timeout=_LOOK_SECONDS)
             except Empty:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -74,9 +75,9 @@ def task_runner(where: Where, limit: int) -> TaskRunner[Any]:
         runner = _runner("prefect_dask.task_runners", "DaskTaskRunner")
         if where.address is not None:
             return runner(address=where.address)
-        local: dict[str, Any] = {"n_workers": limit, "threads_per_worker": 1}
-        quiet: dict[str, Any] = {"dashboard_address": None, "host": "127.0.0.1", "silence_logs": 40}
-        quiet |= {"env": {"PREFECT_LOGGING_LEVEL": "WARNING"}}
+        local: dict[str, Any] = {"n_workers": limit, "threads_per_worker": 1, "host": "127.0.0.1"}
+        quiet: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.ERROR}
+        quiet["env"] = {"PREFECT_LOGGING_LEVEL": "WARNING"}
         return runner(cluster_kwargs={**local, **quiet})
     if where.runner == "ray":
         return _ray(where.address, limit)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -46,12 +48,25 @@ def family(job: dict[str, Any]) -> State[Any]:
 def prefect_pool(where: Where, limit: int) -> Iterator[Submit]:
     """Jobs as tasks of the flow that is running, by the runner that was asked for."""
     with task_runner(where, limit) as runner:
+        if where.runner == "dask" and where.address is None:
+            _start_deaf(runner)
 
         def submit(job: Job, told: Told) -> None:
             future = runner.submit(family, parameters={"job": asdict(job)})
             future.add_done_callback(lambda done: told(lambda: _result(job, done)))
 
         yield submit
+
+
+def _start_deaf(runner: Any) -> None:
+    """Start a local cluster whose workers inherit that Ctrl-C is not theirs: it is the driver's."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        runner.client  # noqa: B018 (it is made when first asked for)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _result(job: Job, future: PrefectFuture[Any]) -> JobResult:

@@ -89,7 +89,8 @@ def _run(options: argparse.Namespace, request: BatchRequest, store: Store) -> in
             tell(f"  {member.label}: failed, {member.problem}")
     with stopping_on_signals(stop):
         results = _drive(options, request, store, stop, _teller(total))
-    return _finish(request, store, results, stop.is_set())
+    again = request.command + (" --no-prefect" if options.no_prefect else "")
+    return _finish(request, store, results, again, stop.is_set())
 
 
 def _drive(
@@ -121,7 +122,9 @@ def _teller(total: int) -> Callable[[JobResult], None]:
     return tell_one
 
 
-def _finish(request: BatchRequest, store: Store, results: list[JobResult], stopped: bool) -> int:
+def _finish(
+    request: BatchRequest, store: Store, results: list[JobResult], again: str, stopped: bool
+) -> int:
     """The table, why what failed did, where the page is, and how to go on."""
     from pipeline.batch.page import verdict, write_page
     from pipeline.batch.summary import batch_table, rows
@@ -135,10 +138,10 @@ def _finish(request: BatchRequest, store: Store, results: list[JobResult], stopp
     say(f"page: {write_page(request, store, found)}")
     failed = any(row.state == "failed" for row in found)
     if stopped:
-        tell(f"stopped. Go on with: {request.command}")
+        tell(f"stopped. Go on with: {again}")
         return INTERRUPTED
     if failed:
-        tell(f"logs of the runs: {store.root / 'logs' / 'batches'}; again: {request.command}")
+        tell(f"logs of the runs: {store.root / 'logs' / 'batches'}; again: {again}")
     return FAILED if failed else OK
 
 
