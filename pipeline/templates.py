@@ -45,11 +45,14 @@ class Instance:
 
     def say_visible(self) -> None:
         """Tell that rewards stay as they were logged."""
-        how = "its first observation tells it" if goal_of(self.domain) == "visible" else "is fixed"
+        why = (
+            "the first observation tells it" if goal_of(self.domain) == "visible" else "it is fixed"
+        )
         log.warning(
-            "%s: the goal %s, so there is nothing to relabel: rewards stay as logged",
+            "%s: the goal is not hidden (%s), so there is nothing to relabel: rewards stay as "
+            "logged",
             self.domain,
-            how if how == "is fixed" else f"is not hidden ({how})",
+            why,
         )
 
 

@@ -41,7 +41,7 @@ def test_versions_are_the_same_preset(spelling: str) -> None:
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-@pytest.mark.parametrize(("task_set", "why"), [("sweep", "tells it"), ("hammer", "is fixed")])
+@pytest.mark.parametrize(("task_set", "why"), [("sweep", "tells it"), ("hammer", "it is fixed")])
 def test_where_nothing_is_hidden_nothing_is_relabelled_and_it_is_said(
     template: str, task_set: str, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
