@@ -30,7 +30,7 @@ class Donors(NamedTuple):
     family: TaskFamily
     tasks: NDArray[np.float64]  # (tasks, task_dim), as many as pools
     plan: DonorPlan | None = None
-    firsts: Int64 | None = None  # (tasks,) row of each task's first trial; with a plan
+    firsts: Int64 | None = None  # (tasks,) row of each task's first trial; a plan needs it
 
 
 def draw_donors(

@@ -79,12 +79,7 @@ def preset_names(root: Path | None = None) -> list[str]:
 
 def template_names(root: Path | None = None) -> list[str]:
     """Presets that are run as NAME/TASK-SET, in order; companions are not among them."""
-    found = set()
-    for folder in FOLDERS:
-        for path in ((root or config_root()) / folder).glob("*.yaml"):
-            if any(line.startswith(f"{BENCHMARK}:") for line in path.read_text().splitlines()):
-                found.add(path.stem)
-    return sorted(found)
+    return sorted(name for name in _stems(root) if _is_template(name, root or config_root()))
 
 
 def runnable_names(root: Path | None = None) -> list[str]:
@@ -95,6 +90,13 @@ def runnable_names(root: Path | None = None) -> list[str]:
         *preset_names(root),
         *(f"{template}/{task_set}" for template in templates for task_set in sets[template]),
     ]
+
+
+def _is_template(name: str, root: Path) -> bool:
+    """Whether a file of that checked name says so."""
+    paths = [path for folder in FOLDERS if (path := root / folder / f"{name}.yaml").is_file()]
+    lines = (line for path in paths for line in path.read_text().splitlines())
+    return any(line.startswith(f"{BENCHMARK}:") for line in lines)
 
 
 def _stems(root: Path | None) -> set[str]:
@@ -149,12 +151,13 @@ def _load(preset: str, root: Path) -> Document:
     if is_instance(preset):
         return _load_instance(instance(preset), root)
     if not is_file(preset):
-        if preset in template_names(root):
+        found = _load_preset(preset, root, ())
+        if _is_template(preset, root):  # after its name was checked
             raise ConfigError(
                 f"preset {preset!r} is for every task set of a benchmark: name one as well, such "
                 f"as {runnable_example(preset)}"
             )
-        return _load_preset(preset, root, ())
+        return found
     document = read_document(Path(preset))
     return _over_base([(document, SECTIONS)], root, ())
 
@@ -170,12 +173,11 @@ def runnable_example(template: str) -> str:
 
 def _load_instance(wanted: Instance, root: Path) -> Document:
     """A template's settings, with the task set as the domain."""
-    templates = template_names(root)
-    if wanted.template not in templates:
-        hint = did_you_mean(wanted.template, templates)
+    if not _is_template(wanted.template, root):
+        hint = did_you_mean(wanted.template, template_names(root))
         raise ConfigError(f"unknown preset {printable(wanted.name)}; {hint}")
     name = wanted.template
-    if not wanted.hides_its_goal and wanted.companion in templates:
+    if not wanted.hides_its_goal and _is_template(wanted.companion, root):
         wanted.say_visible()
         name = wanted.companion
     document = _load_preset(name, root, ())

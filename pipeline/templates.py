@@ -61,14 +61,14 @@ def is_instance(preset: str) -> bool:
     return re.fullmatch(r"[a-z][a-z0-9_]*/[A-Za-z0-9][\w-]*", preset, re.ASCII) is not None
 
 
-def instance(preset: str, benchmark: str | None = None) -> Instance:
+def instance(preset: str) -> Instance:
     """What `template/task-set` means.
 
     Raises:
         ConfigError: there is no such benchmark or task set; names the nearest.
     """
     template, _, task_set = preset.partition("/")
-    benchmark = benchmark or template.partition("_")[0]
+    benchmark = template.partition("_")[0]
     if benchmark not in BENCHMARKS:
         known = ", ".join(BENCHMARKS)
         raise ConfigError(f"unknown preset {printable(preset)}; benchmarks are: {known}")

@@ -175,9 +175,7 @@ def _read_donors(
         if trials.count > most:
             trials = trials.select(np.sort(rng.choice(trials.count, most, replace=False)))
         parts.append(trials)
-    firsts = np.cumsum([0, *(part.count for part in parts)])
-    pools = [np.arange(*ends) for ends in pairwise(firsts)]
-    return Donors(Trials.concatenate(parts), pools, family, meta.tasks_train)
+    return _joined(parts, family, meta)
 
 
 def _read_planned(
@@ -195,11 +193,15 @@ def _read_planned(
         trials = replace(read_trials(folder, task, meta).select(named), infos={})
         pieces = config.relabelling.piece_steps
         parts.append(trials if pieces is None else trials.cut(pieces))
+    return _joined(parts, family, meta)._replace(plan=replace(plan, trial=trial))
+
+
+def _joined(parts: list[Trials], family: TaskFamily, meta: CollectionMeta) -> Donors:
+    """Donors of all tasks, each of whose trials are a part."""
     firsts = np.cumsum([0, *(part.count for part in parts)])
     pools = [np.arange(*ends) for ends in pairwise(firsts)]
-    renumbered = replace(plan, trial=trial)
     joined = Trials.concatenate(parts)
-    return Donors(joined, pools, family, meta.tasks_train, renumbered, firsts[:-1])
+    return Donors(joined, pools, family, meta.tasks_train, firsts=firsts[:-1])
 
 
 def _with_copies(
