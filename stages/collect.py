@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from datasets.trial_store import CollectionMeta, write_meta, write_trials
 from environments.base import TaskFamily
 from environments.registry import load_family
-from stages.collect_groups import GroupJob, finished_group, split_groups
-from stages.collect_workers import run_groups
+from stages.collect_groups import GroupJob, finished_group, run_group, split_groups
 from stages.config import CollectConfig, TasksConfig
 from stages.context import StageContext
 from stages.errors import StageError
 from stages.seeds import numpy_generator
+from stages.workers import run_jobs
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def collect(
     jobs = split_groups(config, seed, split.train)
     _check(config, jobs, family)
     with context.progress(sum(job.rounds for job in jobs), "collect", "round") as bar:
-        for done in run_groups(jobs, context):
+        for done in run_jobs("collect", run_group, jobs, context):
             bar.advance(done)
     _write(config, family, split, jobs, output, context)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,6 +66,19 @@ class Bar:
         if note:
             self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(steps)
+
+    def note(self, text: str) -> None:
+        """Replace the text behind the bar, and show it if the bar was not drawn lately."""
+        if text == self._bar.postfix or self._bar.disable:
+            return
+        self._bar.set_postfix_str(text, refresh=False)
+        if time.time() - self._bar.last_print_t >= self._bar.mininterval:
+            self._bar.refresh()
+            self._bar.last_print_t = time.time()
+
+    def write(self, text: str) -> None:
+        """A line on standard error, above the bar."""
+        tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -12,9 +12,7 @@ must get back exactly the rewards that were recorded.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from stages.config import DonorsConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
 from stages.seeds import numpy_generator
+from stages.workers import run_jobs
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -74,6 +73,7 @@ def plan_donors(
         AlgorithmError: there is nothing to relabel, or only one task.
         StageError: recorded rewards are not those of the family now.
         Interrupted: the user asked to stop; finished donors are kept.
+        ChildProcessError: a worker process was killed; finished donors are kept.
     """
     folder = inputs["trials"]
     meta = read_meta(folder)
@@ -90,11 +90,10 @@ def plan_donors(
         jobs.append(
             DonorJob(folder, context.checkpoints, donor, places[0], trial[places], episode[places])
         )
-    results: dict[int, Arrays] = {}
     with context.progress(tasks, "plan-donors", "donor") as bar:
-        for donor, arrays in _run(jobs, context):
-            results[donor] = arrays
-            bar.advance()
+        for done in run_jobs("plan-donors", relabel_donor, jobs, context):
+            bar.advance(done)
+    results = {job.donor: _finished(job) for job in jobs}
     plan = _assemble(chosen, results, family.spec.horizon, config)
     _write(output, plan, results, family)
 
@@ -104,38 +103,40 @@ def _count(folder: Path, task: int) -> int:
         return int(file.attributes["trials"])
 
 
-def _run(jobs: list[DonorJob], context: StageContext) -> Iterator[tuple[int, Arrays]]:
-    """Each donor's arrays as they are done, in processes where that helps."""
-    if context.workers < 2 or len(jobs) < 2:
-        for job in jobs:
-            yield job.donor, relabel_donor(job)
-            _stop_if_asked(context)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(context.workers, len(jobs)), spawn) as pool:
-        futures = {pool.submit(relabel_donor, job): job.donor for job in jobs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-                _stop_if_asked(context)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+def _finished(job: DonorJob) -> Arrays:
+    """What a donor's checkpoint holds.
 
-
-def _stop_if_asked(context: StageContext) -> None:
-    if context.interrupted:
-        raise Interrupted("plan-donors: stopped after a whole donor")
-
-
-def relabel_donor(job: DonorJob) -> Arrays:
-    """A donor's episodes under their targets: rewards, terminations (n, H), shared (n,).
-
-    `gap` is how far the recomputed rewards of some of its own episodes are from the recorded ones.
+    Raises:
+        StageError: it is gone or damaged.
     """
     stored = job.checkpoint.load()
-    if stored is not None:
-        return stored[0]
+    if stored is None:
+        raise StageError(
+            f"plan-donors: {job.checkpoint.path} was removed or damaged meanwhile; run again to "
+            "go on from what is left"
+        )
+    return stored[0]
+
+
+def relabel_donor(job: DonorJob, context: StageContext) -> Iterator[int]:
+    """Relabel a donor's episodes under their targets into its checkpoint; yields 1 once done.
+
+    The checkpoint holds rewards and terminations (n, H), `shared` (n,) and `gap`: how far the
+    recomputed rewards of some of its own episodes are from the recorded ones.
+
+    Raises:
+        StageError: they are further than rounding.
+        Interrupted: the user asked to stop before this donor; finished ones are kept.
+    """
+    if context.interrupted:
+        raise Interrupted("plan-donors: stopped after a whole donor")
+    if job.checkpoint.load() is None:
+        job.checkpoint.save(_relabelled(job), {})
+    yield 1
+
+
+def _relabelled(job: DonorJob) -> Arrays:
+    """Rewards, terminations (n, H), shared (n,) and gap of a donor's episodes."""
     meta = read_meta(job.folder)
     family = load_family(meta.family)
     trials = read_trials(job.folder, job.donor, meta)
@@ -145,14 +146,12 @@ def relabel_donor(job: DonorJob) -> Arrays:
     sim = _sim(trials, job.trials, job.episodes, meta.tasks_train[job.donor])
     targets = meta.tasks_train[job.targets]
     told = (observations[:, :-1], actions, observations[:, 1:], targets[:, None], sim)
-    arrays: Arrays = {
+    return {
         "rewards": family.reward(*told).astype(np.float32, copy=False),
         "terminations": family.termination(*told),
         "shared": _shared(family, sim, targets, meta.horizon),
         "gap": np.array(gap),
     }
-    job.checkpoint.save(arrays, {})
-    return arrays
 
 
 def _shared(

@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.states import Cancelled, Completed, Failed
 
 from pipeline.artifacts import artifact_key
-from pipeline.batch.drive import OnResult, Submit, drive
+from pipeline.batch.drive import OnLook, OnResult, Submit, drive
 from pipeline.batch.job import JobResult
 from pipeline.batch.page import markdown_page, verdict, write_page
 from pipeline.batch.request import BatchRequest
@@ -34,6 +34,7 @@ class BatchSession:
     store: Store
     stop: threading.Event
     on_result: OnResult | None = None
+    on_look: OnLook | None = None
     results: list[JobResult] | None = None  # None until all jobs have ended
     error: BaseException | None = None  # as raised while they ran
     on_sigterm: Any = None
@@ -69,7 +70,7 @@ def _drive(request: BatchRequest, session: BatchSession) -> list[JobResult]:
 
     try:
         with own_sigterm(session.on_sigterm):
-            return drive(request, session.store, pool, session.stop, session.told)
+            return drive(request, session.store, pool, session.stop, session.told, session.on_look)
     except BaseException as error:
         session.error = error
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
@@ -23,6 +23,7 @@ Submit = Callable[[Job, Told], None]
 Pool = Callable[[int], AbstractContextManager[Submit]]
 """From a limit to something that runs jobs while it is entered, and waits for them at the end."""
 OnResult = Callable[[JobResult], None]
+OnLook = Callable[[Collection[str]], None]
 
 _LOOK_SECONDS = 0.2
 _STOP_SECONDS = 15.0  # then a worker that does not answer has died of the same Ctrl-C
@@ -47,12 +48,14 @@ def drive(
     pool: Pool = plain_pool,
     stop: threading.Event | None = None,
     on_result: OnResult | None = None,
+    on_look: OnLook | None = None,
 ) -> list[JobResult]:
     """Run all jobs of a batch; a failing one is a result like any other.
 
     Args:
         stop: set it to have every running job save a checkpoint and stop.
         on_result: told of each job as it ends.
+        on_look: told several times a second which runs were handed out and have not ended.
 
     Raises:
         StoreError: another process is running this batch.
@@ -61,7 +64,7 @@ def drive(
         jobs = request.jobs(store, place.token)
         limit = request.where.limit(request.runtime.threads, len(jobs))
         with pool(limit) as submit:
-            work = _Work(store, place, stop or threading.Event(), on_result)
+            work = _Work(store, place, stop or threading.Event(), on_result, on_look)
             try:
                 return work.all(deque(jobs), submit, limit)
             except BaseException as error:  # the second Ctrl-C, or Prefect's cancellation
@@ -73,21 +76,31 @@ class _Work:
     """The driver's loop."""
 
     def __init__(
-        self, store: Store, place: Meeting, stop: threading.Event, on_result: OnResult | None
+        self,
+        store: Store,
+        place: Meeting,
+        stop: threading.Event,
+        on_result: OnResult | None,
+        on_look: OnLook | None,
     ) -> None:
-        self.store, self.place, self.stop, self.on_result = store, place, stop, on_result
+        self.store, self.place, self.stop = store, place, stop
+        self.on_result, self.on_look = on_result, on_look
         self.ended: SimpleQueue[Callable[[], JobResult]] = SimpleQueue()
         self.results: list[JobResult] = []
         self.returns: Counter[str] = Counter()
 
     def all(self, waiting: deque[Job], submit: Submit, limit: int) -> list[JobResult]:
         """Every job, or those begun before `stop` was set."""
-        running, asked = 0, 0.0
+        running: set[str] = set()
+        asked = 0.0
         jobs = {job.run: job for job in waiting}
         while running or (waiting and not self.stop.is_set()):
-            while waiting and running < limit and not self.stop.is_set():
-                submit(waiting.popleft(), self.ended.put)
-                running += 1
+            while waiting and len(running) < limit and not self.stop.is_set():
+                job = waiting.popleft()
+                running.add(job.run)
+                submit(job, self.ended.put)
+            if self.on_look is not None:
+                self.on_look(running)
             if self.stop.is_set() and not asked:
                 self.place.ask_to_stop()
                 asked = time.monotonic()
@@ -97,8 +110,8 @@ class _Work:
                 outcome = self.ended.get(timeout=_LOOK_SECONDS)
             except Empty:
                 continue
-            running -= 1
             result = outcome()
+            running.discard(result.run)
             if self._returns(result):
                 waiting.append(jobs[result.run])
             else:

@@ -7,7 +7,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from pipeline.batch.drive import OnResult, drive
+from pipeline.batch.drive import OnLook, OnResult, drive
 from pipeline.batch.job import JobResult
 from pipeline.batch.request import BatchRequest
 from pipeline.embedded import connect, short
@@ -26,6 +26,7 @@ def drive_with_prefect(
     store: Store,
     stop: threading.Event,
     on_result: OnResult,
+    on_look: OnLook,
     families: list[str],
     name: str | None,
 ) -> list[JobResult]:
@@ -42,9 +43,9 @@ def drive_with_prefect(
             text = f"--runner {request.where.runner} needs Prefect, which cannot be used"
             raise ConfigError(f"{text} ({short(error)})") from error
         log.warning("Prefect cannot be used (%s); going on without it", short(error))
-        return drive(request, store, stop=stop, on_result=on_result)
+        return drive(request, store, stop=stop, on_result=on_result, on_look=on_look)
     handler = signal.getsignal(signal.SIGTERM)
-    session = BatchSession(store, stop, on_result, on_sigterm=handler)
+    session = BatchSession(store, stop, on_result, on_look, on_sigterm=handler)
     return _call_flow(request, session, families, name)
 
 

@@ -79,7 +79,7 @@ class BatchRequest:
         overrides = () if member.loaded is None else member.loaded.overrides
         words = run_words(member.preset, overrides, [seed], None, self.runtime.decisive)[1:]
         words += ["--workers", str(self.runtime.workers)]
-        words += ["--no-prefect", "--no-report", "--quiet"]
+        words += ["--no-prefect", "--no-report", *(["--quiet"] if self.runtime.quiet else [])]
         return Job(
             batch=self.name,
             member=member.label,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Self
 
 from pipeline.commands.run import parse_seeds, runtime_of
 from pipeline.console import human_seconds, say, table, tell
@@ -13,11 +14,13 @@ from pipeline.exits import FAILED, INTERRUPTED, OK
 from pipeline.names import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Collection
 
     from pipeline.batch.job import JobResult
     from pipeline.batch.request import BatchRequest
     from pipeline.store import Store
+
+_LOOK_SECONDS = 2.0  # between two looks into the logs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the batch's name, instead of the presets'")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and why")
     parser.add_argument("--no-prefect", action="store_true", help="plain Python, no Prefect")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="float32", help="float32 or tf32")
     parser.add_argument("--threads", default="2", metavar="N", help="CPU threads a run (2)")
@@ -59,7 +63,7 @@ def main(options: argparse.Namespace) -> int:
         options.overrides,
         options.name,
         where,
-        runtime_of(options, quiet=True),
+        runtime_of(options, options.quiet),
     )
     check_where(where, prefect=not options.no_prefect)
     store = Store(default_root())
@@ -87,8 +91,8 @@ def _run(options: argparse.Namespace, request: BatchRequest, store: Store) -> in
     for member in request.members:
         if member.problem:
             tell(f"  {member.label}: failed, {member.problem}")
-    with stopping_on_signals(stop):
-        results = _drive(options, request, store, stop, _teller(total))
+    with stopping_on_signals(stop), _Progress(store, total, options.quiet) as progress:
+        results = _drive(options, request, store, stop, progress)
     again = request.command + (" --no-prefect" if options.no_prefect else "")
     return _finish(request, store, results, again, stop.is_set())
 
@@ -98,28 +102,53 @@ def _drive(
     request: BatchRequest,
     store: Store,
     stop: threading.Event,
-    told: Callable[[JobResult], None],
+    progress: _Progress,
 ) -> list[JobResult]:
     if options.no_prefect:
         from pipeline.batch.drive import drive
 
-        return drive(request, store, stop=stop, on_result=told)
+        return drive(request, store, stop=stop, on_result=progress.ended, on_look=progress.look)
     from pipeline.batch.embedded import drive_with_prefect
 
-    return drive_with_prefect(request, store, stop, told, options.presets, options.name)
+    return drive_with_prefect(
+        request, store, stop, progress.ended, progress.look, options.presets, options.name
+    )
 
 
-def _teller(total: int) -> Callable[[JobResult], None]:
-    ended = 0
+class _Progress:
+    """A bar over the runs that says what the running ones are at; a line for each that ended."""
 
-    def tell_one(result: JobResult) -> None:
-        nonlocal ended
-        ended += 1
+    def __init__(self, store: Store, total: int, quiet: bool) -> None:
+        from stages.context import Bar
+
+        self._store, self._total, self._count = store, total, 0
+        self._since, self._looked = time.time(), 0.0
+        self._quiet = quiet
+        self._bar = Bar(total, "batch", "run", quiet)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def look(self, runs: Collection[str]) -> None:
+        """Refresh the bar, from time to time."""
+        from pipeline.batch.watch import progress_note
+
+        if self._quiet or time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        self._bar.note(progress_note(self._store.root, runs, self._since))
+
+    def ended(self, result: JobResult) -> None:
+        """Say how a run ended."""
+        self._count += 1
         how = "cached" if result.cached else result.status
         text = f"failed, {result.reason}" if result.status == "failed" else how
-        tell(f"  [{ended}/{total}] {result.run}: {text} ({human_seconds(result.seconds)})")
-
-    return tell_one
+        at = f"[{self._count}/{self._total}]"
+        self._bar.write(f"  {at} {result.run}: {text} ({human_seconds(result.seconds)})")
+        self._bar.advance()
 
 
 def _finish(

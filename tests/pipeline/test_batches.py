@@ -6,6 +6,7 @@ A preset here is a file of one line, since the processes of the jobs see the clo
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,10 +26,11 @@ from pipeline.batch import job as jobs
 from pipeline.batch import request as requests
 from pipeline.batch import runners
 from pipeline.batch.drive import Submit, Told, drive
-from pipeline.batch.job import Job, JobResult, run_job
+from pipeline.batch.job import Job, JobResult, log_path, run_job
 from pipeline.batch.meeting import is_the_store, locks_reach, meeting
 from pipeline.batch.request import BatchRequest, Where, batch_request, expand
 from pipeline.batch.runners import check_where
+from pipeline.batch.watch import progress_note
 from pipeline.cli import main
 from pipeline.errors import ConfigError, StoreError
 from pipeline.garbage import sweep
@@ -177,6 +179,38 @@ def test_a_run_that_the_cluster_stops_is_handed_out_again(folder: Path, store: S
     assert (ended, handed) == ({"a": "failed"}, 3)
     ended = {one.member: one.status for one in drive(batch_request(["b.yaml"], [0]), store, pool)}
     assert (ended, handed) == ({"b": "stopped"}, 3 + 4)  # not for ever
+
+
+def test_what_runs_is_read_from_the_ends_of_logs(tmp_path: Path) -> None:
+    for run, text in {
+        "a-seed0": "run a\ncollect       :   2%|  | 1/60\rcollect       :  40%|####  | 24/60",
+        "b-seed0": "run b-seed0 in here\n",
+        "old-seed0": "relabel       :  99%|####  | 99/100",
+        "c-seed0": "x" * 5000 + "\ntrain-vae     : 100%|#####| 7/7\n  train-vae   2 s\n",
+        "d-seed0": "",
+    }.items():
+        path = log_path(tmp_path, run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    os.utime(log_path(tmp_path, "old-seed0"), (50.0, 50.0))
+    runs = ["c-seed0", "a-seed0", "b-seed0", "old-seed0", "waiting-seed0"]
+    expected = "a-seed0 collect 40 %, b-seed0, c-seed0 train-vae 100 %"
+    assert progress_note(tmp_path, runs, since=100.0) == expected
+    assert progress_note(tmp_path, [*runs, "d-seed0"], since=100.0) == f"{expected}, 1 more"
+
+
+def test_a_bar_says_what_the_runs_are_at(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.commands.batch._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # drawn every half second
+    monkeypatch.setenv("OMRL_FAKE_SLEEP", "0.4")
+    assert batch("a.yaml", "--name", "x") == 0
+    said = capsys.readouterr().err
+    assert re.search(r"batch +: +0%.* 0/1 .*a-seed0", said)
+    assert re.search(r"batch +: 100%.* 1/1 ", said)
+    assert batch("a.yaml", "--name", "x", "--quiet") == 0
+    assert "%" not in capsys.readouterr().err
 
 
 def test_dry_run_changes_nothing(folder: Path, store: Store, capsys: Capture) -> None:

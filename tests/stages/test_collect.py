@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +16,13 @@ from tiny_families import BROKEN, CORRIDOR, DRIFT
 import stages.collect_groups
 from algorithms.errors import AlgorithmError, DivergenceError
 from algorithms.learners.dqn import DQN
-from datasets.errors import DataError, DiskFullError
+from datasets.errors import DataError
 from datasets.files import digest_tree
 from datasets.trial_store import read_meta, read_trials
 from environments.errors import TaskError
 from environments.registry import load_family, policy_source
 from stages.collect import collect, draw_tasks
 from stages.collect_groups import Group, GroupJob, split_groups
-from stages.collect_workers import _start_worker, _watch, _work, _worker, run_groups
 from stages.config import CollectConfig, TasksConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
@@ -277,105 +273,6 @@ def test_a_damaged_checkpoint_falls_back_on_the_one_before(tmp_path: Path) -> No
     assert run(config, tmp_path) == straight
 
 
-# ---------------------------------------------------------------------- workers
-
-
-def test_a_worker_counts_its_rounds_and_hears_its_parent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What runs in a worker process, run here."""
-    import multiprocessing
-    import signal
-
-    config = make_config(RANDOM_RUN)
-    job = split_groups(config, 0, draw_tasks(load_family(CORRIDOR), config).train)[0]
-    stop, counter = multiprocessing.Event(), multiprocessing.Value("q", 0)
-    before, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
-    try:
-        _start_worker(stop, counter, str(tmp_path), 0.0, "cpu")
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        assert torch.get_num_threads() == 1
-        _work(job)
-        assert counter.value == job.rounds
-        stop.set()
-        monkeypatch.setattr(stages.collect_groups, "fail_point", lambda name: None)
-        with pytest.raises(Interrupted):
-            _work(replace(job, index=1))
-        assert counter.value == job.rounds + 1
-    finally:
-        signal.signal(signal.SIGINT, before)
-        torch.set_num_threads(threads)
-        _worker.clear()
-
-
-class Shared:
-    """Stands for what is shared with workers."""
-
-    def __init__(self) -> None:
-        self.value = 0
-        self.stopped = False
-
-    def set(self) -> None:
-        self.stopped = True
-
-
-def finished_future(error: BaseException | None = None) -> Future[None]:
-    """A future that is done, or has failed."""
-    future: Future[None] = Future()
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
-    return future
-
-
-def test_a_wish_to_stop_reaches_the_workers(tmp_path: Path) -> None:
-    shared, context = Shared(), make_context(tmp_path)
-    waiting: Future[None] = Future()
-    watch = _watch([finished_future(), waiting], shared, shared, context)
-    shared.value = 2
-    assert next(watch) == 2
-    context.stop.set()
-    assert next(watch) == 0
-    assert shared.stopped
-    waiting.set_exception(Interrupted())
-    with pytest.raises(Interrupted):
-        list(watch)
-
-
-def test_the_first_failure_stops_the_others(tmp_path: Path) -> None:
-    shared, waiting = Shared(), Future[None]()
-    watch = _watch(
-        [finished_future(DataError("torn")), waiting], shared, shared, make_context(tmp_path)
-    )
-    with pytest.raises(DataError, match="torn"):
-        list(watch)
-    assert shared.stopped
-    assert waiting.cancelled()
-
-
-def test_a_killed_worker_is_reported_or_taken_for_a_stop(tmp_path: Path) -> None:
-    context = make_context(tmp_path)
-    broken = [finished_future(BrokenProcessPool())]
-    with pytest.raises(ChildProcessError, match="worker process was killed"):
-        list(_watch(broken, Shared(), Shared(), context))
-    context.stop.set()
-    with pytest.raises(Interrupted):
-        list(_watch(broken, Shared(), Shared(), context))
-
-
-def test_a_full_disk_is_told_across_processes() -> None:
-    error = ForkingPickler.loads(ForkingPickler.dumps(DiskFullError(Path("/full"), 12, 28)))
-    assert isinstance(error, DiskFullError)
-    assert (error.path, error.bytes_needed, error.errno) == (Path("/full"), 12, 28)
-    assert "/full: 12 bytes are needed" in str(error)
-
-
-def test_one_group_needs_no_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("stages.collect_workers.ProcessPoolExecutor")
-    run(make_config(RANDOM_RUN, group_size=3), tmp_path, workers=4)
-
-
 # ---------------------------------------------------------------------- divergence and NaN
 
 
@@ -499,13 +396,6 @@ def test_an_unfinished_group_is_never_written(tmp_path: Path) -> None:
     group.save(job.checkpoint(tmp_path))
     with pytest.raises(StageError, match="run again to go on"):
         stages.collect_groups.finished_group(job, family, tmp_path)
-
-
-def test_groups_run_one_after_the_other(tmp_path: Path) -> None:
-    config = make_config(RANDOM_RUN)
-    jobs = split_groups(config, 0, draw_tasks(load_family(CORRIDOR), config).train)
-    assert list(run_groups(jobs, make_context(tmp_path))) == [1] * 6
-    assert list(run_groups(jobs, make_context(tmp_path))) == [3, 3]  # found done
 
 
 # ---------------------------------------------------------------------- tasks and errors

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tiny_families import STATED, Stated
 
+import stages.plan_donors
 from algorithms.config import RelabellingConfig
 from algorithms.donor_plans import DonorPlan, load_plan
 from algorithms.errors import AlgorithmError
@@ -20,7 +22,7 @@ from stages.collect import collect
 from stages.config import CollectConfig, DonorsConfig, RelabelConfig, VaeConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
-from stages.plan_donors import plan_donors
+from stages.plan_donors import DonorJob, plan_donors
 from stages.relabel import relabel
 from stages.train_vae import train_vae
 
@@ -108,16 +110,30 @@ def test_workers_change_no_byte_and_a_stopped_plan_goes_on(
     output = tmp_path / "two" / "plan"
     output.mkdir(parents=True)
     context = make_context(tmp_path / "two")
-    context.stop.set()
-    config = DonorsConfig(episodes=DONORS)
+    config, relabelled = DonorsConfig(episodes=DONORS), stages.plan_donors._relabelled
+
+    def stopped_meanwhile(job: DonorJob) -> dict[str, NDArray[Any]]:
+        context.stop.set()
+        return relabelled(job)
+
+    monkeypatch.setattr(stages.plan_donors, "_relabelled", stopped_meanwhile)
     with pytest.raises(Interrupted):
         plan_donors(config, 3, {"trials": trials}, output, context)
     assert len(list(context.checkpoints.glob("donor-*"))) == 1
     context.stop.clear()
     before = Stated.asked
-    plan_donors(config, 3, {"trials": trials}, output, context)
-    assert Stated.asked - before < (TASKS * DONORS + 2 * TASKS) * 3  # one was kept
+    two = replace(context, workers=2)
+    plan_donors(config, 3, {"trials": trials}, output, two)
+    assert Stated.asked == before  # what was left was done in other processes
     assert digest_tree(output) == expected
+
+
+def test_a_lost_checkpoint_is_told(
+    trials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages.plan_donors, "run_jobs", lambda *_: iter([TASKS]))
+    with pytest.raises(StageError, match=r"donor-0000.* was removed or damaged meanwhile"):
+        plan_of(tmp_path, trials)
 
 
 def test_logs_of_another_simulator_are_refused(trials: Path, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Running the groups of a collection: one after the other, or several at once in processes.
+"""Running independent jobs of a stage: one after the other, or several at once in processes.
 
-A group computes with one thread wherever it runs, so its bytes do not depend on how many workers
-there are. A worker stops between rounds when its parent asks it to, and dies with its parent:
-otherwise it would go on writing checkpoints beside the run that takes over.
+A job computes with one thread wherever it runs, so its bytes do not depend on how many workers
+there are. It leaves its result in a checkpoint and reports only how far it has come. A worker stops
+where its job looks for its parent's wish, and dies with its parent: otherwise it would go on
+writing checkpoints beside the run that takes over.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from algorithms.memory import keep_freed_memory
 from datasets.errors import DiskFullError
-from stages.collect_groups import GroupJob, run_group
 from stages.context import Interrupted, StageContext
 
 _POLL_SECONDS = 0.25
+
+Job = TypeVar("Job", contravariant=True)
 
 # An OSError is rebuilt from its errno and text alone, which this one cannot be.
 copyreg.pickle(
@@ -34,41 +36,55 @@ copyreg.pickle(
 )
 
 
-def run_groups(jobs: list[GroupJob], context: StageContext) -> Iterator[int]:
-    """Run all groups, yielding rounds as they are done; in processes where that helps.
+class Work(Protocol[Job]):
+    """What is done for a job, a function of a module so that a worker can import it.
+
+    It yields how many units of progress were made, at least once a job, and raises `Interrupted`
+    with its checkpoint saved where `context.interrupted` becomes true.
+    """
+
+    def __call__(self, job: Job, context: StageContext, /) -> Iterator[int]: ...
+
+
+def run_jobs(
+    stage: str, work: Work[Job], jobs: Sequence[Job], context: StageContext
+) -> Iterator[int]:
+    """Do the work of all jobs, yielding progress as it is made; in processes where that helps.
 
     Raises:
-        Interrupted: the user asked to stop; checkpoints hold all whole rounds.
+        Interrupted: the user asked to stop; checkpoints hold what was done.
         ChildProcessError: a worker was killed from outside.
     """
     if context.workers > 1 and len(jobs) > 1:
-        yield from _run_in_processes(jobs, context)
+        yield from _run_in_processes(stage, work, jobs, context)
         return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
     keep_freed_memory()
     try:
         for job in jobs:
-            yield from run_group(job, context)
+            yield from work(job, context)
     finally:
         torch.set_num_threads(threads)
 
 
-def _run_in_processes(jobs: list[GroupJob], context: StageContext) -> Iterator[int]:
+def _run_in_processes(
+    stage: str, work: Work[Job], jobs: Sequence[Job], context: StageContext
+) -> Iterator[int]:
     spawn = multiprocessing.get_context("spawn")
     stop, counter = spawn.Event(), spawn.Value("q", 0)
     runtime = (str(context.checkpoints), context.checkpoint_seconds, context.device)
     settings = (stop, counter, *runtime)
     workers = min(context.workers, len(jobs))
     with ProcessPoolExecutor(workers, spawn, _start_worker, settings) as pool:
-        futures = [pool.submit(_work, job) for job in jobs]
-        yield from _watch(futures, counter, stop, context)
+        futures = [pool.submit(_work, work, job) for job in jobs]
+        yield from _watch(stage, futures, counter, stop, context)
 
 
 def _watch(
-    futures: list[Future[None]], counter: Any, stop: Any, context: StageContext
+    stage: str, futures: list[Future[None]], counter: Any, stop: Any, context: StageContext
 ) -> Iterator[int]:
-    """Yield the rounds that workers report until all are done, and pass on a wish to stop."""
+    """Yield the progress that workers report until all are done, and pass on a wish to stop."""
     seen, pending = 0, set(futures)
     try:
         while pending:
@@ -83,9 +99,9 @@ def _watch(
     except BrokenProcessPool as error:
         stop.set()
         if context.interrupted:  # the signal that asked us to stop reached the workers too
-            raise Interrupted("collect: the workers were stopped") from error
+            raise Interrupted(f"{stage}: the workers were stopped") from error
         raise ChildProcessError(
-            "collect: a worker process was killed, perhaps for want of memory; whole rounds are "
+            f"{stage}: a worker process was killed, perhaps for want of memory; what was done is "
             "kept in checkpoints, run again to go on, with fewer workers if memory is short"
         ) from error
     except BaseException:
@@ -117,7 +133,7 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: GroupJob) -> None:
-    for done in run_group(job, _worker["context"]):
+def _work(work: Work[Job], job: Job) -> None:
+    for done in work(job, _worker["context"]):
         with _worker["counter"].get_lock():
             _worker["counter"].value += done
