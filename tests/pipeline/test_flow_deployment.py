@@ -53,9 +53,11 @@ class Prefect:
             timeout=400,
         )
 
-    def run(self, **parameters: Any) -> subprocess.CompletedProcess[str]:
-        """Run the deployment and watch it to its end."""
-        words = ["deployment", "run", DEPLOYMENT, "--watch", "--watch-interval", "1"]
+    def run(
+        self, deployment: str = DEPLOYMENT, /, **parameters: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a deployment and watch it to its end."""
+        words = ["deployment", "run", deployment, "--watch", "--watch-interval", "1"]
         for name, value in parameters.items():
             words += ["-p", f"{name}={json.dumps(value)}"]
         return self.command(*words)
@@ -211,3 +213,27 @@ def test_the_command_line_uses_the_server_and_the_same_store(prefect: Prefect) -
     assert state == "Completed"
     assert tasks["collect"] == "Cached"
     assert tasks["train-offline"] == "Completed"
+
+
+def test_a_batch_by_its_deployment(prefect: Prefect) -> None:
+    settings = [
+        f"{section}.{key}={value}"
+        for section, values in TINY.items()
+        if section != "runtime"
+        for key, value in values.items()
+    ]
+    families = ["gridworld", "gridworld_five_held_out"]
+    of_the_run = {"families": families, "overrides": settings, "name": "served"}
+    for state in ("Completed", "Cached"):
+        batch = prefect.run("metaworld-batch/eleven", **of_the_run, runtime=TINY["runtime"])
+        assert batch.returncode == 0, batch.stdout + batch.stderr
+        flow, tasks = prefect.last_states()
+        assert flow == "Completed"
+        assert list(tasks.values()) == [state, state]
+    artifacts = {a["key"]: a for a in prefect.ask("artifacts/latest/filter")}
+    assert '"family": "gridworld"' in artifacts["batch-served"]["data"]
+    assert (prefect.home / "reports" / "batch-served" / "index.html").is_file()
+    failed = prefect.run("metaworld-batch/eleven", families=["ml1/reech"])
+    assert failed.returncode == 1
+    (run,) = prefect.ask("flow_runs/filter", sort="EXPECTED_START_TIME_DESC", limit=1)
+    assert "did you mean 'reach'" in run["state"]["message"]
