@@ -149,7 +149,7 @@ def _draw_planned_steps(
     """Steps (trials, count) whose rewards under the trials' tasks own (trials,) are known.
 
     Half are of the tasks' own logs, since there the rewards are that matter most; half are of their
-    planned donors.
+    planned donors, if there are any.
     """
     assert donors.firsts is not None
     table = donors.trials
@@ -160,8 +160,11 @@ def _draw_planned_steps(
     target = own[:, None]
     rows = donors.firsts[plan.task[target, column]] + plan.trial[target, column]
     episode = plan.episode[target, column]
+    lonely: Bool = ~plan.usable[own].any(1)
+    mine: Bool = np.logical_or(rng.random(shape) < 0.5, lonely[:, None])
+    theirs = place * plan.limit[target, column] // plan.horizon
+    place = np.where(mine, place, theirs)
     rewards = plan.rewards[target, column, place]
-    mine = rng.random(shape) < 0.5
     for trial, task in enumerate(own):
         pool = donors.pools[task]
         at = mine[trial]

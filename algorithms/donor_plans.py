@@ -7,7 +7,8 @@ of a relabelled trial is that of fresh draws as long as there are many more plan
 batch uses.
 
 Where the goal is a body that can be touched (`Spec.solid_goal`), an episode that touches it in
-either task could not have gone on so in the other: `shared` counts the steps before that.
+either task could not have gone on so in the other: `shared` counts the steps before that, and a
+plan that is `dropping` is drawn from in those only.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class DonorPlan:
 
     `task`, `trial` and `episode` (N, P) say whose they are; `rewards` (N, P, H) f4 and
     `terminations` (N, P, H) are recomputed under the task; `shared` (N, P) counts the first steps
-    that the task's own dynamics could have taken; `usable` (N, P) is what may be drawn.
+    that the task's own dynamics could have taken; `usable` (N, P) is what may be drawn, in its
+    `shared` first steps alone if `dropping`.
     """
 
     task: Int64
@@ -45,6 +47,7 @@ class DonorPlan:
     terminations: Bool
     shared: Int64
     usable: Bool
+    dropping: bool = False
 
     @property
     def horizon(self) -> int:
@@ -58,37 +61,44 @@ class DonorPlan:
         """
         return replace(self, usable=self.usable & np.isin(firsts[self.task] + self.trial, rows))
 
-    def draw(self, rng: np.random.Generator, own: Int64, slots: int) -> Int64:
+    @property
+    def limit(self) -> Int64:
+        """First steps of a usable episode that may be drawn, (N, P)."""
+        return self.shared if self.dropping else np.full_like(self.shared, self.horizon)
+
+    def allows(self, own: Int64, columns: Int64, ends: Int64) -> Bool:
+        """Whether donors (n, slots) of the tasks own (n,) may be drawn up to step ends (slots,)."""
+        target = own[:, None]
+        return self.usable[target, columns] & (self.limit[target, columns] >= ends)
+
+    def draw(self, rng: np.random.Generator, own: Int64, ends: Int64) -> Int64:
         """Donors for trials of the tasks own (n,), columns of the plan, (n, slots).
 
-        No donor comes twice in a slot of one task's trials.
-
-        Raises:
-            AlgorithmError: a task has fewer usable donors than a slot needs.
+        Slot s takes steps of an episode up to step ends[s]. In a slot of one task's trials donors
+        come equally often but for one; -1 where none may be drawn.
         """
+        slots = len(ends)
         keys = rng.random((slots, len(own), self.usable.shape[1]))
         rank = _rank_within(own)  # of trials of one task the r-th takes the r-th best key
         for task in np.unique(own):
             places = np.flatnonzero(own == task)
             keys[:, places] = keys[:, places[:1]]
-        keys[:, ~self.usable[own]] = np.inf
-        counts = self.usable[own].sum(1)
-        if (short := np.flatnonzero(counts <= rank)).size:
-            task = int(own[short[0]])
-            raise AlgorithmError(
-                f"task {task} has {counts[short[0]]} usable donor episodes, but a batch takes "
-                f"{np.count_nonzero(own == task)} of them: raise donors.episodes, or lower "
-                "trials_per_task"
-            )
+        allowed = self.usable[own] & (self.limit[own] >= ends[:, None, None])  # (slots, n, P)
+        keys[~allowed] = np.inf
+        counts = allowed.sum(2)
         order = np.argsort(keys, axis=-1)
-        picked: Int64 = np.take_along_axis(order, rank[None, :, None], -1)[..., 0].T
-        return picked
+        best = (rank % np.maximum(counts, 1))[..., None]
+        picked: Int64 = np.take_along_axis(order, best, -1)[..., 0]
+        return np.where(counts, picked, -1).T
 
     def draw_freely(self, rng: np.random.Generator, own: Int64, count: int) -> Int64:
-        """Usable donors for the tasks own (n,), columns of the plan, (n, count), any often."""
+        """Usable donors for the tasks own (n,), columns of the plan, (n, count), any often.
+
+        Where a task has none, what stands there is not for use.
+        """
         usable = self.usable[own]
         order = np.argsort(~usable, axis=1, kind="stable")  # the usable ones first
-        drawn = rng.integers(0, usable.sum(1)[:, None], (len(own), count))
+        drawn = rng.integers(0, np.maximum(usable.sum(1), 1)[:, None], (len(own), count))
         return np.take_along_axis(order, drawn, 1)
 
 
@@ -132,8 +142,9 @@ def choose_donors(
 
 def save_plan(folder: Path, plan: DonorPlan) -> None:
     """Write the plan's file into `folder`."""
-    arrays = {name: getattr(plan, name) for name in DonorPlan.__dataclass_fields__}
-    save_tensors(folder / PLAN_FILE, arrays, {})
+    names = [name for name in DonorPlan.__dataclass_fields__ if name != "dropping"]
+    note = {"dropping": True} if plan.dropping else {}
+    save_tensors(folder / PLAN_FILE, {name: getattr(plan, name) for name in names}, note)
 
 
 def load_plan(folder: Path) -> DonorPlan:
@@ -142,5 +153,5 @@ def load_plan(folder: Path) -> DonorPlan:
     Raises:
         DataError: the file is missing or damaged.
     """
-    arrays, _ = load_tensors(folder / PLAN_FILE)
-    return DonorPlan(**arrays)
+    arrays, note = load_tensors(folder / PLAN_FILE)
+    return DonorPlan(**arrays, dropping=bool(note.get("dropping", False)))

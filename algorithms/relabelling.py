@@ -174,19 +174,28 @@ def _led_by_planned(
     plan: DonorPlan,
     config: RelabellingConfig,
 ) -> Trials:
-    """As `_led_by_donors`, from a plan; where trials are cut, slot s is piece s of an episode."""
+    """As `_led_by_donors`, from a plan; where trials are cut, slot s is piece s of an episode.
+
+    A slot for which the plan has no donor keeps the trial's own steps.
+    """
     assert donors.firsts is not None
-    drawn = _persisting(rng, plan.draw(rng, own, lead), config)
-    target = own[:, None]
-    rows = donors.firsts[plan.task[target, drawn]] + plan.trial[target, drawn]
     steps = trials.horizon
     pieces = plan.horizon // steps
     piece = np.arange(lead) % pieces
+    ends = (piece + 1) * steps
+    fresh = plan.draw(rng, own, ends)
+    drawn = _persisting(rng, fresh, config)
+    drawn = np.where(plan.allows(own, drawn, ends), drawn, fresh)
+    target = own[:, None]
+    rows = donors.firsts[plan.task[target, drawn]] + plan.trial[target, drawn]
     slots = plan.episode[target, drawn] * pieces + piece
     leading = {name: getattr(donors.trials, name)[rows, slots] for name in _RELABELLED}
     inside = (piece * steps)[:, None] + np.arange(steps)  # (lead, steps) of the whole episode
     there = (target[..., None], drawn[..., None], inside)
     leading |= {"rewards": plan.rewards[there], "terminations": plan.terminations[there]}
+    alone = drawn < 0  # the trial's own steps stand
+    for name, array in leading.items():
+        array[alone] = getattr(trials, name)[:, :lead][alone]
     joined = {
         name: np.concatenate([leading[name], getattr(trials, name)[:, lead:]], 1)
         for name in _RELABELLED

@@ -123,8 +123,9 @@ class DonorsConfig(FrozenConfig):
     episodes: PositiveInt = Field(48, description="donor episodes a task, spread over the others")
     after_contact: Literal["keep", "drop"] = Field(
         "keep",
-        description="families whose goal is a solid body: drop leaves out donors that touched it, "
-        "whose steps from then on could not have been those of the other task",
+        description="families whose goal is a solid body: drop leaves out donors' steps from the "
+        "touch on, which could not have been those of the other task, in whole episodes or, where "
+        "they are cut, pieces; the task's own stand where no donor is left",
     )
 
 

@@ -95,6 +95,11 @@ def plan_donors(
             bar.advance(done)
     results = {job.donor: _finished(job) for job in jobs}
     plan = _assemble(chosen, results, family.spec.horizon, config)
+    if not plan.usable.any():
+        raise StageError(
+            "plan-donors: every donor episode touches the goal from its first step on, so "
+            "donors.after_contact=drop leaves nothing; set it to keep"
+        )
     _write(output, plan, results, family)
 
 
@@ -141,6 +146,14 @@ def _relabelled(job: DonorJob) -> Arrays:
     family = load_family(meta.family)
     trials = read_trials(job.folder, job.donor, meta)
     gap = _own_gap(family, trials, meta, job.donor)
+    if not len(job.targets):  # fewer donors are planned than there are other tasks
+        empty = np.empty((0, meta.horizon))
+        return {
+            "rewards": empty.astype(np.float32),
+            "terminations": empty.astype(np.bool_),
+            "shared": np.empty(0, np.int64),
+            "gap": np.array(gap),
+        }
     observations = trials.observations[job.trials, job.episodes]
     actions = trials.actions[job.trials, job.episodes]
     sim = _sim(trials, job.trials, job.episodes, meta.tasks_train[job.donor])
@@ -213,8 +226,9 @@ def _assemble(
         rewards[places] = arrays["rewards"]
         terminations[places] = arrays["terminations"]
         shared[places] = arrays["shared"]
-    usable = shared == horizon if config.after_contact == "drop" else np.ones_like(task, np.bool_)
-    return DonorPlan(task, trial, episode, rewards, terminations, shared, usable)
+    dropping = config.after_contact == "drop"
+    usable = shared > 0 if dropping else np.ones_like(task, np.bool_)
+    return DonorPlan(task, trial, episode, rewards, terminations, shared, usable, dropping)
 
 
 def _write(
@@ -228,7 +242,7 @@ def _write(
             "relabelled steps from then on could not have been lived in the other task (%s)",
             family.spec.name,
             100 * touched,
-            "left out" if not plan.usable.all() else "kept; donors.after_contact=drop leaves them",
+            "left out" if plan.dropping else "kept; donors.after_contact=drop leaves them out",
         )
     write_json(
         output / "plan.json",
@@ -238,5 +252,6 @@ def _write(
             "largest_own_gap": max(float(arrays["gap"]) for arrays in results.values()),
             "share_touching_the_goal": touched,
             "usable": int(plan.usable.sum()),
+            **({"usable_steps": float(plan.limit.mean() / plan.horizon)} if plan.dropping else {}),
         },
     )

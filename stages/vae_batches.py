@@ -14,6 +14,7 @@ from algorithms.donor_plans import DonorPlan
 from algorithms.donors import Donors
 from algorithms.elbo import draw_posteriors, elbo
 from algorithms.elbo_batch import ElboBatch, make_batch
+from algorithms.errors import AlgorithmError
 from algorithms.relabelling import relabel_batch
 from datasets.trials import Trials
 from environments.base import TaskFamily
@@ -46,6 +47,8 @@ class BatchSource:
         self._device = device
         self._seed = seed
         self._training = self._donors(table.training, plan)
+        if plan is not None:
+            _check_donors(self._training.plan)
         self.rng = numpy_generator(seed, "train-vae", "batches")
         self.noise = torch_generator(seed, "train-vae", "noise", device=device)
         rows = join_rows(table.first_validation_rows(_VALIDATION_TRIALS))
@@ -113,6 +116,18 @@ class BatchSource:
         trials, steps = batch.transitions.rewards.shape
         shape = (trials, steps + 1, self._config.model.encoder.latent_dim)
         return torch.randn(shape, generator=generator, device=self._device)
+
+
+def _check_donors(plan: DonorPlan | None) -> None:
+    """Raise AlgorithmError where trials of a task would silently stay as logged in every batch."""
+    if plan is None or plan.dropping:  # then plan-donors has said so
+        return
+    lonely = np.flatnonzero(~plan.usable.any(1))
+    if len(lonely):
+        raise AlgorithmError(
+            f"none of the donor episodes planned for task {lonely[0]} is among the training "
+            f"trials ({plan.usable.shape[1]} a task are planned): raise donors.episodes"
+        )
 
 
 def _part(decoded: DecodedSteps, rows: slice) -> DecodedSteps:

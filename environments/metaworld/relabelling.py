@@ -1,8 +1,9 @@
 """Rewards and successes of steps that were lived through, under any task of the family.
 
 What was lived through is `sim`: the task whose layout it happened in, and qpos after each step. The
-layout stays its own; only the goal is that of the task asked about. This equals Meta-World with
-that object and that goal, bit for bit, as long as the physics are the same.
+layout stays its own; only the goal is that of the task asked about. In the task sets that hide
+their goal this equals Meta-World with that object and that goal, bit for bit, as long as the
+physics are the same; in all others, under the task that was lived in.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,7 +75,7 @@ def test_draws_of_a_task_never_repeat_within_a_slot_and_are_uniform() -> None:
     rng = np.random.default_rng(2)
     counts = np.zeros((TASKS, P))
     for _ in range(400):
-        drawn = plan.draw(rng, own, 3)
+        drawn = plan.draw(rng, own, np.full(3, H))
         for slot in drawn.T:
             for task in (0, 2):
                 mine = slot[own == task]
@@ -84,11 +86,52 @@ def test_draws_of_a_task_never_repeat_within_a_slot_and_are_uniform() -> None:
         assert np.abs(counts[task] - expected).max() < 6 * np.sqrt(expected)
 
 
-def test_too_few_usable_donors_are_refused() -> None:
-    plan = make_plan(np.random.default_rng(1)).among(np.arange(0), np.arange(TASKS) * TRIALS)
-    assert not plan.usable.any()
-    with pytest.raises(AlgorithmError, match=r"task 1 has 0 usable donor episodes, but .* 2 of"):
-        plan.draw(np.random.default_rng(0), np.array([1, 1]), 1)
+def test_few_donors_come_equally_often_and_none_is_told() -> None:
+    plan = make_plan(np.random.default_rng(1))
+    usable = np.zeros_like(plan.usable)
+    usable[1, [2, 5, 7]] = True
+    few = replace(plan, usable=usable)
+    own = np.array([1] * 8 + [3] * 2)
+    drawn = few.draw(np.random.default_rng(0), own, np.array([H, H]))
+    assert (drawn[8:] == -1).all()
+    for slot in drawn[:8].T:
+        assert sorted(np.bincount(slot, minlength=P)[[2, 5, 7]]) == [2, 3, 3]
+
+
+def test_a_dropping_plan_gives_no_step_after_contact() -> None:
+    plan = make_plan(np.random.default_rng(1))
+    shared = np.random.default_rng(0).integers(0, H + 1, plan.shared.shape)
+    shared[2] = 0
+    plan = replace(plan, shared=shared, usable=shared > 0, dropping=True)
+    own = np.array([0, 1, 2, 3, 1])
+    ends = np.array([2, 4, 6, 2])
+    drawn = plan.draw(np.random.default_rng(0), own, ends)
+    enough = shared[own][:, None] >= ends[None, :, None]
+    assert np.array_equal(drawn >= 0, enough.any(-1))
+    there = drawn >= 0
+    assert plan.allows(own, drawn, ends)[there].all()
+    rng = np.random.default_rng(3)
+    donors = make_donors(rng)._replace(plan=plan)
+    donors = donors._replace(trials=donors.trials.cut(2))
+    batch = donors.trials.select(own * TRIALS)
+    config = RelabellingConfig(piece_steps=2, whole_trials=1.0, piece_persistence=0.9)
+    found = relabel_batch(rng, batch, own, donors, config)
+    column = found.rewards[..., 0].astype(int) % 100
+    piece = np.arange(batch.episodes) % (H // 2)
+    for row, task in enumerate(own):
+        for slot in range(batch.episodes):
+            if np.array_equal(found.observations[row, slot], batch.observations[row, slot]):
+                assert (found.rewards[row, slot] == -1).all()  # the log's own
+            else:
+                assert shared[task, column[row, slot]] >= 2 * (piece[slot] + 1)
+    assert np.array_equal(found.observations[2], batch.observations[2])
+    decoded = choose_decoded(rng, found, own, donors, RelabellingConfig(decoded_steps=200))
+    for row, task in enumerate(own):
+        known = decoded.rewards[row] >= 0
+        tenths = np.rint(10 * (decoded.rewards[row][known] - 100 * task)).astype(int)
+        p, step = np.divmod(tenths, 10)
+        assert known.any() == (task != 2)
+        assert (step < shared[task][p]).all()
 
 
 def test_only_donors_of_the_given_rows_are_drawn() -> None:

@@ -60,7 +60,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan_of(folder: Path, trials: Path, seed: int = 3, **settings: Any) -> DonorPlan:
     output = folder / "plan"
     output.mkdir(parents=True)
-    config = DonorsConfig(episodes=DONORS, **settings)
+    config = DonorsConfig.model_validate({"episodes": DONORS} | settings)
     plan_donors(config, seed, {"trials": trials}, output, make_context(folder))
     return load_plan(output)
 
@@ -97,9 +97,28 @@ def test_donors_that_touch_the_goal_can_be_left_out(
     trials: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = plan_of(tmp_path, trials, after_contact="drop")
-    assert 0 < plan.usable.sum() < plan.usable.size
-    assert np.array_equal(plan.usable, plan.shared == 3)
+    kept = plan_of(tmp_path / "kept", trials)
+    assert (plan.dropping, kept.dropping) == (True, False)
+    assert (plan.limit < plan.horizon).any()
+    assert (plan.limit == plan.shared).all()
+    assert (kept.limit == kept.horizon).all()
     assert "the goal is a solid body" in caplog.text
+
+
+def test_donors_that_all_touch_at_once_are_refused_where_they_should_be_dropped(
+    trials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Stated, "shared_prefix", lambda self, own, targets, sim: np.zeros(len(targets), np.int64)
+    )
+    with pytest.raises(StageError, match="leaves nothing; set it to keep"):
+        plan_of(tmp_path, trials, after_contact="drop")
+
+
+def test_fewer_donors_than_tasks_leave_some_without_a_part(trials: Path, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, trials, episodes=1)
+    assert len(np.unique(plan.task)) < TASKS or plan.rewards.shape == (TASKS, 1, 3)
+    assert np.isfinite(plan.rewards).all()
 
 
 def test_workers_change_no_byte_and_a_stopped_plan_goes_on(
