@@ -160,8 +160,9 @@ def _draw_planned_steps(
     target = own[:, None]
     rows = donors.firsts[plan.task[target, column]] + plan.trial[target, column]
     episode = plan.episode[target, column]
-    lonely: Bool = ~plan.usable[own].any(1)
-    mine: Bool = np.logical_or(rng.random(shape) < 0.5, lonely[:, None])
+    lots: NDArray[np.float64] = rng.random(shape)
+    mine = lots < 0.5
+    mine[~plan.usable[own].any(1)] = True
     theirs = place * plan.limit[target, column] // plan.horizon
     place = np.where(mine, place, theirs)
     rewards = plan.rewards[target, column, place]

@@ -112,6 +112,8 @@ class TaskFamily(ABC):
 
     spec: ClassVar[Spec]
     slow_steps: ClassVar[bool] = False  # a simulator's step is Python, better done by processes
+    split_seeds: ClassVar[Mapping[str, int]] = {}
+    """Splits whose name alone says the seed, as results that were published with it do."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:

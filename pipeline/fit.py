@@ -50,9 +50,15 @@ def _refusal(loaded: LoadedConfig, setting: str, text: str) -> ConfigError:
 def _problems(config: RunConfig, family: TaskFamily) -> Iterator[Problem]:
     spec = family.spec
     imported = config.collect.imported is not None  # whose tasks and trials are what they are
-    text = config.collect.tasks.misfit(spec.name, family.all_tasks())
-    if text is not None and not imported:
-        yield "collect.tasks", text
+    if not imported:
+        yield from _task_problems(config, family)
+        yield from _script_problem("collect.behaviour", config.collect.behaviour, family)
+    if config.evaluate.context_episodes and not family.has_oracle:
+        yield (
+            "evaluate.context_episodes",
+            f"is {config.evaluate.context_episodes}, but {spec.name} has no scripted policy to "
+            "give a context: set it to 0",
+        )
     discrete = spec.n_actions is not None
     rules, kind = (DISCRETE_RULES, "discrete") if discrete else (CONTINUOUS_RULES, "continuous")
     learners = {"offline.learner.rule": config.offline.learner.rule}
@@ -62,12 +68,7 @@ def _problems(config: RunConfig, family: TaskFamily) -> Iterator[Problem]:
         if rule not in rules:
             text = f"is {rule}, but actions of {spec.name} are {kind}"
             yield setting, f"{text}: use one of {', '.join(rules)}"
-    if spec.tasks_differ_in == "dynamics":
-        remedy = f"the tasks of {spec.name} differ in dynamics, so rewards cannot be relabelled"
-        if config.vae.relabelling.enabled:
-            yield "vae.relabelling.enabled", f"is true, but {remedy}: set it to false"
-        if config.relabel.relabelled_copies:
-            yield "relabel.relabelled_copies", f"is set, but {remedy}: set it to 0"
+    yield from _relabelling_problems(config, spec)
     if config.relabel.relabelled_copies and not config.relabel.relabelling.enabled:
         yield (
             "relabel.relabelling.enabled",
@@ -126,6 +127,54 @@ def _problems(config: RunConfig, family: TaskFamily) -> Iterator[Problem]:
         )
     if decoder.enabled and decoder.likelihood == "bernoulli-per-cell" and spec.cells is None:
         yield likelihood, f"is bernoulli-per-cell, but {spec.name} has no cells: use bernoulli"
+
+
+def _task_problems(config: RunConfig, family: TaskFamily) -> Iterator[Problem]:
+    """Says so where the family has no such split, or not so many tasks."""
+    tasks = config.collect.tasks
+    text = tasks.misfit(family.spec.name, family.all_tasks())
+    if text is not None:
+        yield "collect.tasks", text
+    if tasks.split is None:
+        return
+    try:
+        found = family.split(tasks.split, tasks.seed)
+    except TaskError as error:
+        yield "collect.tasks.split", f"cannot be used: {error}"
+        return
+    for role, wanted, known in zip(
+        ("train", "test"), (tasks.train, tasks.test), found, strict=True
+    ):
+        if wanted > len(known):
+            text = f"is {wanted}, but split {tasks.split!r} of {family.spec.name} has {len(known)}"
+            yield f"collect.tasks.{role}", f"{text} such tasks: lower it"
+
+
+def _script_problem(setting: str, behaviour: str, family: TaskFamily) -> Iterator[Problem]:
+    if behaviour == "scripted" and not family.has_oracle:
+        text = f"is scripted, but {family.spec.name} has no scripted policy"
+        yield setting, f"{text}: choose learner, random or policy"
+
+
+def _relabelling_problems(config: RunConfig, spec: Spec) -> Iterator[Problem]:
+    """Says so where relabelling is asked for and rewards cannot be relabelled, or need not be."""
+    remedy = None
+    if spec.tasks_differ_in == "dynamics":
+        remedy = f"the tasks of {spec.name} differ in dynamics, so rewards cannot be relabelled"
+    elif spec.goal != "hidden":
+        why = "the first observation tells the goal" if spec.goal == "visible" else "tasks share it"
+        remedy = f"there is nothing to relabel in {spec.name} ({why})"
+    if remedy is not None:
+        if config.vae.relabelling.enabled:
+            yield "vae.relabelling.enabled", f"is true, but {remedy}: set it to false"
+        if config.relabel.relabelled_copies:
+            yield "relabel.relabelled_copies", f"is set, but {remedy}: set it to 0"
+    if spec.infos and config.vae.relabelling.enabled and config.vae.relabelling.task_averaging:
+        yield (
+            "vae.relabelling.task_averaging",
+            f"needs rewards under every task, but those of {spec.name} are known for planned "
+            "donors only: set it to false",
+        )
 
 
 def _indivisible(setting: str, steps: int | None, spec: Spec) -> Iterator[Problem]:

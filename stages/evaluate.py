@@ -210,7 +210,7 @@ def _protocol(
     if family.spec.goal != "hidden":
         extra["goal"] = family.spec.goal
     if "split" in meta.details:
-        extra["split"] = meta.details["split"]
+        extra["split"] = _split_label(meta.details, family)
     if config.context_episodes:
         extra["given_context"] = (
             f"{config.context_episodes} episodes of the script, noise {config.context_noise:g}"
@@ -228,6 +228,12 @@ def _protocol(
         "belief": "from the prior, carried over all episodes",
         "checkpoint": "final",
     }
+
+
+def _split_label(details: Mapping[str, Any], family: TaskFamily) -> str:
+    """A split's name, with the seed unless it is the one that the name stands for."""
+    name, seed = details["split"], details["task_seed"]
+    return name if family.split_seeds.get(name) == seed else f"{name}, seed {seed}"
 
 
 def _save_rollouts(path: Path, rollouts: Rollouts) -> None:

@@ -13,6 +13,7 @@ from environments.metaworld.facts import Facts
 SPLITS = ("ml1", "idaq")
 SPLIT_TASKS = 50
 IDAQ_TRAIN = 40
+IDAQ_SEED = 1337
 
 
 class Uniform(Protocol):
@@ -59,7 +60,8 @@ def split(facts: Facts, name: str, seed: int) -> tuple[Float64, Float64]:
     """Training and test tasks that the field compares on.
 
     `ml1`: 50 and 50, those of `metaworld.ML1(name, seed)`, whose test tasks are the training tasks
-    of seed + 1. `idaq`: the 40 and 10 of Meta-World's version 2, published with seed 1337.
+    of seed + 1. `idaq`: the 40 and 10 of Meta-World's version 2, published with seed 1337
+    (`IDAQ_SEED`).
     """
     if name == "ml1":
         train, test = (_benchmark(facts, seed + more, resets=2) for more in (0, 1))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -58,6 +59,7 @@ class MetaWorldFamily(TaskFamily):
 
     facts: ClassVar[Facts]
     slow_steps: ClassVar[bool] = True
+    split_seeds: ClassVar[Mapping[str, int]] = {"idaq": draws.IDAQ_SEED}
 
     @cached_property
     def _references(self) -> dict[tuple[bytes, bool], tuple[float, bool]]:

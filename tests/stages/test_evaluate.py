@@ -30,7 +30,7 @@ from environments.registry import load_family
 from stages.config import EvaluateConfig, OfflineConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
-from stages.evaluate import evaluate
+from stages.evaluate import _split_label, evaluate
 from stages.train_offline import train_offline
 
 Inputs = dict[str, Path]
@@ -298,6 +298,15 @@ def test_ctrl_c_stops_between_agents(drift: Inputs, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         evaluate(EvaluateConfig(), 3, drift, tmp_path / "output", context)
     assert not list((tmp_path / "output").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "label"),
+    [("idaq", 1337, "idaq"), ("idaq", 5, "idaq, seed 5"), ("ml1", 1337, "ml1, seed 1337")],
+)
+def test_a_split_of_another_seed_is_told_apart(name: str, seed: int, label: str) -> None:
+    family = load_family("ml1/push")
+    assert _split_label({"split": name, "task_seed": seed}, family) == label
 
 
 def test_given_context_is_read_before_the_agent_acts(
