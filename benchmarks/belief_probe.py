@@ -182,6 +182,12 @@ def _rewards(vae: Vae, meta: CollectionMeta, arrays: dict[str, NDArray[Any]]) ->
     }
 
 
+def read_probes(path: Path = PATH) -> dict[str, Any]:
+    """What was found, by run; empty where nothing was."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
 def main(arguments: list[str] | None = None, path: Path = PATH) -> int:
     """Probe runs, say what was found, and with --write keep it."""
     parser = argparse.ArgumentParser(prog="benchmarks.belief_probe", description=__doc__)
@@ -190,7 +196,7 @@ def main(arguments: list[str] | None = None, path: Path = PATH) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     store = Store(default_root())
-    rows: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    rows = read_probes(path)
     for name in options.runs or _all_runs(store):
         record = read_record(store, name)
         row = probe_run(record, store)

@@ -15,16 +15,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
+from benchmarks.belief_probe import read_probes
 from benchmarks.single_task import current_mean
 from datasets.files import write_atomically
 from environments.registry import goal_of
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.markdown import markdown_table
-from pipeline.presets import load_config
-from pipeline.records import RunRecord, list_records
+from pipeline.presets import load_config, preset_stem
+from pipeline.records import RunRecord, list_records, run_name
 from pipeline.scores import ScoreRow, rows_of_runs
 from pipeline.store import Store, default_root
 
@@ -59,6 +61,29 @@ of each episode, at any step. *Task-blind* is trained without beliefs; *goal-bli
 kept from knowing the goal: where either comes as far, returns do not measure adaptation. Logs here
 hold 16 episodes a task of mixed noise, so their mean is lower than an expert's.
 """
+
+BELIEFS = """\
+### What the beliefs of these runs know
+
+`python -m benchmarks.belief_probe --write` reads the goal off the belief's mean, by a regression
+fitted to the training tasks at the ends of logged episodes; errors are mean distances in
+centimetres, over the test tasks but for *logs*, which is the regression's error on training tasks
+that it was not fitted to, hence the best that can be expected. *Spread* is the error of knowing
+nothing. Where *own episodes* come as close as *given context*, the belief is not what returns are
+lost for; where they do not, the agent gathers less than the logs show: it stands where it believes
+the goal to be. *Expected minus received* is the reward that the belief expected before each step of
+an episode against the one that came, beside the deviation of rewards.
+"""
+
+_BELIEF_COLUMNS = (
+    "preset",
+    "spread",
+    "logs",
+    "given context",
+    "after own episodes",
+    "expected minus received",
+    "deviation of rewards",
+)
 
 _PUBLISHED = {
     "reach-wall": "0.93",
@@ -135,6 +160,8 @@ def markdown(rows: Sequence[ScoreRow]) -> str:
     if adapted:
         details = (_details(row) for row in adapted)
         parts += ["## Meta-World ML1\n", ADAPTATION, _adaptation_table(adapted), *details, ""]
+        if known := _belief_lines(adapted, read_probes()):
+            parts += [BELIEFS, markdown_table(_BELIEF_COLUMNS, known), ""]
     for domain in dict.fromkeys(row["domain"] for row in rows if "adaptation" not in row):
         chosen = [row for row in rows if row["domain"] == domain]
         parts += [f"## {domain}\n", _table(chosen), *(_details(row) for row in chosen), ""]
@@ -188,6 +215,36 @@ def _adaptation_table(rows: Sequence[ScoreRow]) -> str:
             )
         )
     return markdown_table(_ADAPTATION_COLUMNS, lines)
+
+
+def _belief_lines(
+    rows: Sequence[ScoreRow], probes: Mapping[str, Mapping[str, Any]]
+) -> list[Sequence[str]]:
+    """A line a preset whose runs were all probed: means over its seeds, task sets with a secret."""
+    lines: list[Sequence[str]] = []
+    for row in rows:
+        names = [run_name(preset_stem(row["preset"]), (), seed) for seed in row["seeds"]]
+        found = [probes[name] for name in names if name in probes]
+        if len(found) < len(names) or goal_of(row["domain"]) != "hidden":
+            continue
+        given = [probe["given"] for probe in found if probe["given"] is not None]
+        lines.append(
+            (
+                row["preset"],
+                f"{np.mean([probe['spread'] for probe in found]):.1f}",
+                f"{np.mean([probe['logs'] for probe in found]):.1f}",
+                f"{np.mean(given):.1f}" if given else "-",
+                ", ".join(f"{x:.1f}" for x in _means(found, "own")),
+                ", ".join(f"{x:+.2f}" for x in _means(found, "reward_bias")),
+                f"{np.mean([probe['reward_deviation'] for probe in found]):.2f}",
+            )
+        )
+    return lines
+
+
+def _means(probes: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    means: list[float] = np.mean([probe[name] for probe in probes], axis=0).tolist()
+    return means
 
 
 def _shares(success: Sequence[float] | None) -> str:
