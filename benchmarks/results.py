@@ -180,7 +180,7 @@ def _table(rows: Sequence[ScoreRow]) -> str:
             f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "-",
             *(f"{others[name]:.2f}" if name in others else "-" for name in ("agent_best",)),
             ", ".join(f"{value:.2f}" for value in row["return_per_episode"]),
-            f"{row['success']:.0%}",
+            "-" if row["success"] is None else f"{row['success']:.0%}",
             *(f"{others[name]:.2f}" if name in others else "-" for name in ("blind", "search")),
             "-" if row["oracle"] is None else f"{row['oracle']:.2f}",
             "-" if (alone := current_mean(row["preset"])) is None else f"{alone:.2f}",

@@ -112,6 +112,7 @@ class TaskFamily(ABC):
 
     spec: ClassVar[Spec]
     slow_steps: ClassVar[bool] = False  # a simulator's step is Python, better done by processes
+    has_success: ClassVar[bool] = True  # false where no step is one, as when following a velocity
     split_seeds: ClassVar[Mapping[str, int]] = {}
     """Splits whose name alone says the seed, as results that were published with it do."""
 

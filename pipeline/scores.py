@@ -53,7 +53,7 @@ class ScoreRow(TypedDict):
     protocol: dict[str, Any]
     return_sum: ReturnSum
     return_per_episode: list[float]
-    success: float
+    success: float | None  # None where the domain knows no success
     oracle: float | None  # summed return of the policy that knows the task, if there is one
     others: dict[str, float]  # summed return: best checkpoint, task-blind agent, scripted search
     command: str
@@ -102,7 +102,7 @@ def _group_table(rows: Sequence[ScoreRow], protocol: str) -> str:
             f"{row['return_sum']['iqm']:.2f}",
             _interval(row["return_sum"]["ci95"]),
             " ".join(f"{value:.2f}" for value in row["return_per_episode"]),
-            f"{row['success']:.0%}",
+            "-" if row["success"] is None else f"{row['success']:.0%}",
             "-" if row["oracle"] is None else f"{row['oracle']:.2f}",
         )
         for row in rows
@@ -143,7 +143,7 @@ def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:
             ci95=[summary.low, summary.high] if len(alike) > 1 else None,
         ),
         return_per_episode=returns.mean(axis=(0, 1)).tolist(),
-        success=float(np.mean([scores["success"]["agent"] for scores in found])),
+        success=_success(found),
         oracle=sums.pop(_ORACLE, None),
         others=sums,
         command=again([by_seed[seed][0] for seed in alike]),
@@ -151,6 +151,11 @@ def _row(store: Store, records: Sequence[RunRecord]) -> ScoreRow | None:
     if all("goal_blind" in s["returns"] and "data_return" in s for s in found):
         row["adaptation"] = {name: _adaptation(found, name) for name in _ADAPTED if name in shared}
     return row
+
+
+def _success(found: Sequence[dict[str, Any]]) -> float | None:
+    known = [one["success"]["agent"] for one in found if "agent" in one["success"]]
+    return float(np.mean(known)) if len(known) == len(found) else None
 
 
 def _adaptation(found: Sequence[dict[str, Any]], policy: str) -> Adaptation:
@@ -180,7 +185,7 @@ def _read(store: Store, record: RunRecord) -> dict[str, Any] | None:
         return None
     try:
         document = read_json(artefact.folder / "scores.json")
-        document["returns"]["agent"], document["success"]["agent"], document["tasks"]
+        document["returns"]["agent"], document["success"], document["tasks"]
     except (DataError, KeyError, TypeError):
         return None
     return document if isinstance(document, dict) else None

@@ -109,6 +109,8 @@ def evaluate(
     if config.start == "origin":
         returns |= _references(family, meta.tasks_test, episodes)
         solved |= _reference_successes(family, meta.tasks_test)
+    if not family.has_success:
+        solved, by_episode = {}, {}
     write_json(
         output / "scores.json",
         {

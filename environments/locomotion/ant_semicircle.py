@@ -33,6 +33,7 @@ RING = (0.8, 1.2)
 class AntSemicircle(AntFamily):
     """Tasks that differ in the angle of a goal on the half circle."""
 
+    has_success: ClassVar[bool] = True
     task_bounds: ClassVar[tuple[float, float]] = (0.0, np.pi)
     starts_on_ring: ClassVar[bool] = False  # whether wide starts may lie where goals can be
 

@@ -35,6 +35,7 @@ class LocomotionFamily(TaskFamily):
     There is no scripted expert, so these families have no oracle.
     """
 
+    has_success: ClassVar[bool] = False
     asset: ClassVar[str]  # the model's file among Gymnasium's
     rows_per_thread: ClassVar[int]  # environments that make a thread of their own worthwhile
     task_bounds: ClassVar[tuple[float, float]]

@@ -61,6 +61,19 @@ def test_one_row_a_preset_over_its_seeds(run_toy: RunToy, store: Store) -> None:
     assert json.loads(json.dumps(rows)) == rows
 
 
+def test_a_domain_without_success_has_a_dash(
+    run_toy: RunToy, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_toy()
+    monkeypatch.setattr(
+        "pipeline.scores.read_json", lambda path: json.loads(path.read_text()) | {"success": {}}
+    )
+    (row,) = score_rows(store)
+    assert row["success"] is None
+    assert "  -  " in score_table([row])
+    assert "| - |" in markdown([row])
+
+
 def test_the_domains_own_preset_is_the_headline(run_toy: RunToy, store: Store) -> None:
     run_toy()
     record = list_records(store)[0]

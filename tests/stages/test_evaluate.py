@@ -167,6 +167,14 @@ def test_the_protocol_says_how(corridor: Inputs, tmp_path: Path) -> None:
     }
 
 
+def test_a_family_without_success_has_none(
+    corridor: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(load_family(CORRIDOR)), "has_success", False)
+    scores = run(corridor, tmp_path)
+    assert (scores["success"], scores["episode_success"]) == ({}, {})
+
+
 def test_the_oracle_as_an_agent_scores_the_oracles_returns(
     drift: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
