@@ -42,6 +42,30 @@ class MetaAgent:
         return actions if actions.ndim == 2 else actions[:, None]
 
 
+class ExploringAgent:
+    """An agent whose actions are noisy in the first steps of a trial, and its own afterwards.
+
+    A policy that was learned from logs stands where it believes the goal to be; steps around it
+    tell the belief more. For continuous actions in [-1, 1], where they are cut.
+    """
+
+    def __init__(
+        self, agent: Agent, noise: float, steps: int, generator: np.random.Generator
+    ) -> None:
+        """`noise` is the deviation, `steps` how many of a trial's are noisy; good for one trial."""
+        self._agent, self._noise = agent, noise
+        self._left, self._generator = steps, generator
+
+    def act(self, observations: Tensor, belief: Tensor) -> Tensor:
+        """Actions (n, act) for observations (n, obs) and beliefs (n, 2L)."""
+        actions = self._agent.act(observations, belief)
+        if not self._left:
+            return actions
+        self._left -= 1
+        drawn = self._generator.normal(0.0, self._noise, actions.shape).astype(np.float32)
+        return (actions + torch.from_numpy(drawn).to(actions.device)).clamp(-1.0, 1.0)
+
+
 @dataclass(frozen=True)
 class OracleAgent:
     """The family's oracle, which is told the tasks (n, task_dim) instead of asking the belief."""

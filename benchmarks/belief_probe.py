@@ -4,10 +4,12 @@
     python -m benchmarks.belief_probe RUN --write  # and adds it to docs/belief_probe.json
 
 A ridge regression on the belief's mean (its products in pairs too) is fitted to the goals of the
-training tasks, at the ends of the logs' episodes. Its error there on tasks that it was not fitted
-to is what this probe can see at best. Held against it: the error on the test tasks after every
-episode of the agent's own, and after the offline episodes that *given context* shows. An agent
-whose error stays near the best, and whose return does not, loses it in the critic or its data.
+training tasks, at the ends of the episodes of the logs and of their relabelled copies. Its errors
+there, on tasks that it was not fitted to, are what can be expected: in *logs* somebody who knows
+the goal stands at it; the first episodes of *copies* are led by donors, who stand elsewhere. Held
+against them: the error on the test tasks after every episode of the agent's own, and after the
+offline episodes that *given context* shows. Where the agent's error is that of the copies, the
+belief makes of its steps what it learned to; where it is larger, its steps are unlike the data.
 
 The reward that the belief expects of each step, before the step, is held against the one received:
 an expected reward above the received one is a belief that takes failing for succeeding.
@@ -20,7 +22,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +33,8 @@ from algorithms.rollouts import gather_context
 from algorithms.vae_files import load_vae
 from datasets.checkpoints import load_tensors
 from datasets.files import write_atomically
-from datasets.trial_store import CollectionMeta, read_meta, read_trials
+from datasets.hyper_states import HyperStates
+from datasets.trial_store import CollectionMeta, read_meta
 from datasets.trials import Trials
 from environments.processes import parallel_simulator
 from environments.registry import load_family
@@ -74,14 +77,25 @@ class Probe:
         return np.concatenate([np.ones((len(scaled), 1)), scaled, pairs], 1)
 
 
-def held_out_error(means: Float64, goals: Float64, tasks: NDArray[np.int64]) -> float:
-    """Mean error on tasks that a probe was not fitted to: of (n, L), (n, g) and task numbers."""
-    errors = []
+def held_out_errors(means: Float64, goals: Float64, tasks: NDArray[np.int64]) -> Float64:
+    """Errors on tasks that a probe was not fitted to, (n,): of (n, L), (n, g) and task numbers."""
+    errors = np.empty(len(means))
     for fold in range(_FOLDS):
         out = tasks % _FOLDS == fold
-        if out.any() and not out.all():
-            errors.append(Probe(means[~out], goals[~out]).errors(means[out], goals[out]))
-    return float(np.concatenate(errors).mean())
+        errors[out] = Probe(means[~out], goals[~out]).errors(means[out], goals[out])
+    return errors
+
+
+class Ends(NamedTuple):
+    """Belief means at the ends of episodes, and whose goals they are of."""
+
+    means: Float64  # (n, L)
+    goals: Float64  # (n, g)
+    tasks: NDArray[np.int64]  # (n,)
+
+    def joined(self, other: Ends) -> Ends:
+        """Both, one after the other."""
+        return Ends(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
 
 
 def goals_of(tasks: NDArray[np.float64]) -> Float64:
@@ -101,8 +115,11 @@ def probe_run(record: RunRecord, store: Store) -> dict[str, Any]:
     config = RunConfig.model_validate(record.config)
     meta = read_meta(folders["collect"])
     vae = load_vae(folders["train-vae"], "cpu")
-    means, goals, numbers = _logs(vae, folders["collect"], meta)
+    logs, copies = _known(folders["relabel"], meta, config.relabel.relabelled_copies)
+    means, goals, numbers = logs.joined(copies)
     probe, test_goals = Probe(means, goals), goals_of(meta.tasks_test)
+    errors = held_out_errors(means, goals, numbers)
+    led = errors[len(logs.means) :]
     arrays, _ = load_tensors(folders["evaluate"] / "rollouts.safetensors")
     count = len(arrays["rewards"]) // len(test_goals)  # trials a task
     own = np.repeat(test_goals, count, 0)
@@ -110,7 +127,8 @@ def probe_run(record: RunRecord, store: Store) -> dict[str, Any]:
     spread = np.linalg.norm(test_goals - goals_of(meta.tasks_train).mean(0), axis=1).mean()
     found: dict[str, Any] = {
         "spread": 100 * float(spread),
-        "logs": 100 * held_out_error(means, goals, numbers),
+        "logs": 100 * float(errors[: len(logs.means)].mean()),
+        "copies": 100 * float(led.mean()) if len(led) else None,
         "own": [100 * float(probe.errors(belief, own).mean()) for belief in ends],
         "given": None,
     }
@@ -129,18 +147,22 @@ def _folder(store: Store, reference: str) -> Path:
     return artefact.folder
 
 
-def _logs(
-    vae: Vae, folder: Path, meta: CollectionMeta
-) -> tuple[Float64, Float64, NDArray[np.int64]]:
-    """Belief means at the ends of all logged episodes, their goals and their tasks' numbers."""
-    means, counts = [], []
-    for task in range(len(meta.tasks_train)):
-        trials = read_trials(folder, task, meta)
-        ends = _ends(encode_trials(vae, trials, _BLOCK), meta.horizon)
-        means.append(np.concatenate(list(ends)))
-        counts.append(len(means[-1]))
-    numbers = np.repeat(np.arange(len(counts)), counts)
-    return np.concatenate(means), goals_of(meta.tasks_train)[numbers], numbers
+def _known(hyper_states: Path, meta: CollectionMeta, copies: int) -> tuple[Ends, Ends]:
+    """Of the training tasks: ends of all logged episodes, and of those that donors lead."""
+    store = HyperStates.open(hyper_states / "hyper_states.zarr")
+    logged = store.layout.trials // (1 + copies)
+    lead = max(1, meta.episodes // 2)
+    found: tuple[list[Float64], list[Float64]] = [], []
+    for task in range(store.layout.tasks):
+        ends = _ends(store.read(["beliefs"], task)["beliefs"], meta.horizon)  # (K, trials, L)
+        found[0].append(np.concatenate(list(ends[:, :logged])))
+        found[1].append(np.concatenate(list(ends[:lead, logged:])))
+    goals = goals_of(meta.tasks_train)
+    parts = []
+    for means in found:
+        tasks = np.repeat(np.arange(len(means)), [len(part) for part in means])
+        parts.append(Ends(np.concatenate(means), goals[tasks], tasks))
+    return parts[0], parts[1]
 
 
 def _ends(beliefs: NDArray[np.float32], horizon: int) -> Float64:
@@ -216,11 +238,11 @@ def _all_runs(store: Store) -> list[str]:
 def _sentence(row: dict[str, Any]) -> str:
     own = ", ".join(f"{error:.1f}" for error in row["own"])
     bias = ", ".join(f"{gap:+.2f}" for gap in row["reward_bias"])
-    given = "-" if row["given"] is None else f"{row['given']:.1f}"
+    given, copies = ("-" if x is None else f"{x:.1f}" for x in (row["given"], row["copies"]))
     return (
         f"goal known to {own} cm after its own episodes, {given} after given context, "
-        f"{row['logs']:.1f} in logs (spread {row['spread']:.1f}); expected minus received reward "
-        f"{bias} (deviation {row['reward_deviation']:.2f})"
+        f"{copies} after donors, {row['logs']:.1f} in logs (spread {row['spread']:.1f}); expected "
+        f"minus received reward {bias} (deviation {row['reward_deviation']:.2f})"
     )
 
 

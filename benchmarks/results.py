@@ -65,20 +65,22 @@ hold 16 episodes a task of mixed noise, so their mean is lower than an expert's.
 BELIEFS = """\
 ### What the beliefs of these runs know
 
-`python -m benchmarks.belief_probe --write` reads the goal off the belief's mean, by a regression
-fitted to the training tasks at the ends of logged episodes; errors are mean distances in
-centimetres, over the test tasks but for *logs*, which is the regression's error on training tasks
-that it was not fitted to, hence the best that can be expected. *Spread* is the error of knowing
-nothing. Where *own episodes* come as close as *given context*, the belief is not what returns are
-lost for; where they do not, the agent gathers less than the logs show: it stands where it believes
-the goal to be. *Expected minus received* is the reward that the belief expected before each step of
-an episode against the one that came, beside the deviation of rewards.
+`python -m benchmarks.belief_probe --write` reads the goal off the belief's mean by a regression
+that is fitted to the training tasks at the ends of episodes; errors are mean distances in
+centimetres. *Spread* is the error of knowing nothing. *Logs* and *donors' lead* are errors on
+training tasks that the regression was not fitted to: after logged episodes, where a script that
+knows the goal stands at it, and after episodes of donors, who stand elsewhere, hence what the
+belief can make of steps that do not look for the goal. *Given context* and *own episodes* are of
+the test tasks: after the script's episodes, and after each of the agent's own. *Expected minus
+received* is the reward that the belief expected before each step of an episode against the one
+that came, beside the deviation of rewards.
 """
 
 _BELIEF_COLUMNS = (
     "preset",
     "spread",
     "logs",
+    "donors' lead",
     "given context",
     "after own episodes",
     "expected minus received",
@@ -227,12 +229,16 @@ def _belief_lines(
         found = [probes[name] for name in names if name in probes]
         if len(found) < len(names) or goal_of(row["domain"]) != "hidden":
             continue
-        given = [probe["given"] for probe in found if probe["given"] is not None]
+        led, given = (
+            [probe[name] for probe in found if probe[name] is not None]
+            for name in ("copies", "given")
+        )
         lines.append(
             (
                 row["preset"],
                 f"{np.mean([probe['spread'] for probe in found]):.1f}",
                 f"{np.mean([probe['logs'] for probe in found]):.1f}",
+                f"{np.mean(led):.1f}" if led else "-",
                 f"{np.mean(given):.1f}" if given else "-",
                 ", ".join(f"{x:.1f}" for x in _means(found, "own")),
                 ", ".join(f"{x:+.2f}" for x in _means(found, "reward_bias")),

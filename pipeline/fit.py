@@ -60,6 +60,9 @@ def _problems(config: RunConfig, family: TaskFamily) -> Iterator[Problem]:
             "give a context: set it to 0",
         )
     discrete = spec.n_actions is not None
+    if config.evaluate.exploration_noise and discrete:
+        text = f"is {config.evaluate.exploration_noise:g}, but actions of {spec.name} are discrete"
+        yield "evaluate.exploration_noise", f"{text}: set it to 0"
     rules, kind = (DISCRETE_RULES, "discrete") if discrete else (CONTINUOUS_RULES, "continuous")
     learners = {"offline.learner.rule": config.offline.learner.rule}
     if config.collect.behaviour == "learner":

@@ -227,6 +227,13 @@ class EvaluateConfig(FrozenConfig):
     episodes: PositiveInt | None = Field(None, description="K; the family's own if null")
     start: Literal["origin", "wide"] = Field("origin", description="start distribution")
     trials_per_task: PositiveInt = Field(1, description="trials a task; more for wide starts")
+    exploration_noise: NonNegativeFloat = Field(
+        0.0,
+        # left out where 0: earlier evaluations keep their fingerprints
+        exclude_if=lambda noise: noise == 0,
+        description="sd of the noise on the agent's actions in the first episode of a trial, "
+        "without a given context; continuous actions only",
+    )
     context_episodes: NonNegativeInt = Field(
         0,
         # left out where 0: scores made before there was any keep their fingerprints

@@ -24,7 +24,15 @@ from algorithms.agent_files import (
     load_agent_description,
 )
 from algorithms.filtering import OnlineFilter
-from algorithms.rollouts import Agent, Context, OracleAgent, Rollouts, gather_context, roll_out
+from algorithms.rollouts import (
+    Agent,
+    Context,
+    ExploringAgent,
+    OracleAgent,
+    Rollouts,
+    gather_context,
+    roll_out,
+)
 from algorithms.vae_files import load_description, load_vae
 from datasets.checkpoints import save_tensors
 from datasets.files import write_json
@@ -40,6 +48,7 @@ from stages.precision import products
 from stages.seeds import numpy_generator
 
 GIVEN_CONTEXT = "agent_given_context"
+_ADAPTING = ("agent", "agent_best")  # who gains by looking around in the first episode
 
 Contenders = dict[str, Agent]
 
@@ -80,6 +89,10 @@ def evaluate(
             if context.interrupted:
                 raise Interrupted("evaluate: stopped")
             rng = numpy_generator(seed, "evaluate", "starts")  # the same starts for every agent
+            if config.exploration_noise and name in _ADAPTING:
+                noise, steps = config.exploration_noise, family.spec.horizon
+                draws = numpy_generator(seed, "evaluate", "exploration")
+                agent = ExploringAgent(agent, noise, steps, draws)
             rollouts[name] = roll_out(
                 family,
                 tasks,
@@ -213,6 +226,9 @@ def _protocol(
         extra["goal"] = family.spec.goal
     if "split" in meta.details:
         extra["split"] = _split_label(meta.details, family)
+    policy = "deterministic"
+    if config.exploration_noise:
+        policy += f", in the first episode with noise {config.exploration_noise:g}"
     if config.context_episodes:
         extra["given_context"] = (
             f"{config.context_episodes} episodes of the script, noise {config.context_noise:g}"
@@ -226,7 +242,7 @@ def _protocol(
         "episodes": episodes,
         "horizon": meta.horizon,
         "trials_per_task": config.trials_per_task,
-        "policy": "deterministic",
+        "policy": policy,
         "belief": "from the prior, carried over all episodes",
         "checkpoint": "final",
     }

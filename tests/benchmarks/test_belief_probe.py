@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import belief_probe, results
-from benchmarks.belief_probe import Probe, goals_of, held_out_error
+from benchmarks.belief_probe import Probe, goals_of, held_out_errors
 from pipeline.errors import StoreError
 from pipeline.records import RunRecord
 from pipeline.store import Store
@@ -33,7 +33,7 @@ def test_a_goal_in_the_belief_is_found_to_its_noise(
     beliefs: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     means, goals, numbers = beliefs
-    found = held_out_error(means, goals, numbers)
+    found = held_out_errors(means, goals, numbers).mean()
     assert 0.01 < found < 0.02  # the mean length of three numbers of deviation 0.01 is 0.016
     half = numbers < TASKS // 2
     apart = Probe(means[half], goals[half]).errors(means[~half], goals[~half]).mean()
@@ -45,7 +45,7 @@ def test_a_goal_that_is_not_in_the_belief_is_not_found() -> None:
     goals, numbers = rng.uniform(-0.1, 0.1, (TASKS, 3)), np.repeat(np.arange(TASKS), EACH)
     means = np.repeat(rng.normal(size=(TASKS, LATENT)), EACH, 0)  # tells the task by heart
     spread = np.linalg.norm(goals - goals.mean(0), axis=1).mean()
-    assert held_out_error(means, goals[numbers], numbers) > 0.8 * spread
+    assert held_out_errors(means, goals[numbers], numbers).mean() > 0.8 * spread
 
 
 def test_beyond_the_logs_it_does_not_run_away(
@@ -79,6 +79,7 @@ def test_a_line_stands_where_every_seed_was_probed(tmp_path: Path) -> None:
     probe: dict[str, Any] = {
         "spread": 6.0,
         "logs": 1.0,
+        "copies": 2.5,
         "given": 1.5,
         "own": [4.0, 3.0],
         "reward_bias": [0.5, -0.1],
@@ -90,7 +91,7 @@ def test_a_line_stands_where_every_seed_was_probed(tmp_path: Path) -> None:
     probes = belief_probe.read_probes(path)
     row = {"preset": "ml1/push", "domain": "ml1/push", "seeds": [0, 1]}
     (line,) = results._belief_lines([row], probes)
-    assert line == ("ml1/push", "6.0", "1.0", "1.5", "3.0, 2.0", "+0.50, -0.10", "2.00")
+    assert line == ("ml1/push", "6.0", "1.0", "2.5", "1.5", "3.0, 2.0", "+0.50, -0.10", "2.00")
     assert not results._belief_lines([row | {"seeds": [0, 1, 2]}], probes)
     assert not results._belief_lines([row | {"domain": "ml1/sweep"}], probes)
     assert belief_probe.read_probes(tmp_path / "nothing.json") == {}

@@ -175,6 +175,31 @@ def test_a_family_without_success_has_none(
     assert (scores["success"], scores["episode_success"]) == ({}, {})
 
 
+def test_noise_is_in_the_first_episode_of_the_adapting_agents_alone(
+    drift: Inputs, tmp_path: Path
+) -> None:
+    plain = run(drift, tmp_path / "plain", context_episodes=1, context_noise=0.3)
+    noisy = run(
+        drift,
+        tmp_path / "noisy",
+        context_episodes=1,
+        context_noise=0.3,
+        exploration_noise=0.5,
+    )
+    first, second = (
+        load_tensors(tmp_path / name / "output" / "rollouts.safetensors")[0]["actions"]
+        for name in ("plain", "noisy")
+    )
+    assert not np.isclose(first[:, 0], second[:, 0]).any()
+    assert np.abs(second).max() <= 1
+    for name in ("blind", "agent_given_context"):
+        assert plain["returns"][name] == noisy["returns"][name]
+    assert plain["returns"]["agent_best"] != noisy["returns"]["agent_best"]
+    assert noisy["protocol"]["policy"] == "deterministic, in the first episode with noise 0.5"
+    again = run(drift, tmp_path / "again", exploration_noise=0.5)
+    assert again["returns"]["agent"] == noisy["returns"]["agent"]
+
+
 def test_the_oracle_as_an_agent_scores_the_oracles_returns(
     drift: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
