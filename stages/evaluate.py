@@ -226,9 +226,8 @@ def _protocol(
         extra["goal"] = family.spec.goal
     if "split" in meta.details:
         extra["split"] = _split_label(meta.details, family)
-    policy = "deterministic"
     if config.exploration_noise:
-        policy += f", in the first episode with noise {config.exploration_noise:g}"
+        extra["exploration"] = f"noise {config.exploration_noise:g} in the first episode"
     if config.context_episodes:
         extra["given_context"] = (
             f"{config.context_episodes} episodes of the script, noise {config.context_noise:g}"
@@ -242,7 +241,7 @@ def _protocol(
         "episodes": episodes,
         "horizon": meta.horizon,
         "trials_per_task": config.trials_per_task,
-        "policy": policy,
+        "policy": "deterministic",
         "belief": "from the prior, carried over all episodes",
         "checkpoint": "final",
     }

@@ -119,9 +119,13 @@ def protocol_line(scores: Scores, seeds: int) -> str:
         f"Protocol: {count} test tasks ({seen}), start {protocol.get('start', '?')}, "
         f"{_extras(protocol)}"
         f"{protocol.get('episodes', '?')} episodes of {protocol.get('horizon', '?')} steps from "
-        f"the prior, {protocol.get('policy', 'deterministic')} policy, "
+        f"the prior, {protocol.get('policy', 'deterministic')} policy{_exploring(protocol)}, "
         f"{protocol.get('checkpoint', 'final')} checkpoint, {seeds} seed{'s' * (seeds != 1)}."
     )
+
+
+def _exploring(protocol: Mapping[str, Any]) -> str:
+    return f" but for {protocol['exploration']}" if "exploration" in protocol else ""
 
 
 def _extras(protocol: Mapping[str, Any]) -> str:

@@ -195,7 +195,7 @@ def test_noise_is_in_the_first_episode_of_the_adapting_agents_alone(
     for name in ("blind", "agent_given_context"):
         assert plain["returns"][name] == noisy["returns"][name]
     assert plain["returns"]["agent_best"] != noisy["returns"]["agent_best"]
-    assert noisy["protocol"]["policy"] == "deterministic, in the first episode with noise 0.5"
+    assert noisy["protocol"]["exploration"] == "noise 0.5 in the first episode"
     again = run(drift, tmp_path / "again", exploration_noise=0.5)
     assert again["returns"]["agent"] == noisy["returns"]["agent"]
 
