@@ -208,9 +208,10 @@ def _interval(ci95: Sequence[float] | None) -> str:
 
 def _protocol(protocol: dict[str, Any]) -> str:
     seen = "seen in training" if protocol.get("test_tasks_seen") else "held out"
+    noise = f" but for {protocol['exploration']}" if "exploration" in protocol else ""
     return (
         f"{protocol.get('task_count', '?')} tasks {seen}, start {protocol.get('start', '?')}, "
         f"{protocol.get('episodes', '?')} episodes of {protocol.get('horizon', '?')} steps, "
-        f"{protocol.get('policy', 'deterministic')} policy, {protocol.get('checkpoint', 'final')} "
-        "checkpoint"
+        f"{protocol.get('policy', 'deterministic')} policy{noise}, "
+        f"{protocol.get('checkpoint', 'final')} checkpoint"
     )
