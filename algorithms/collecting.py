@@ -124,15 +124,20 @@ class ExperienceLog:
         fields: dict[str, Tensor] = {name: getattr(self, name) for name in names}
         return fields | {f"infos/{name}": array for name, array in self.infos.items()}
 
-    def sample(self, batch: int, generator: torch.Generator) -> Batch:
+    def sample(self, batch: int, generator: torch.Generator, shared: int = 0) -> Batch:
         """`batch` transitions a task, uniform over its filled steps: fields (tasks, batch, ...).
 
-        There are no next actions: a rule that reads them refuses the batch.
+        The first `shared` are of any task, as they were logged. There are no next actions: a rule
+        that reads them refuses the batch.
         """
         tasks, _, episodes, steps = self.rewards.shape
         shape = (tasks, batch)
         drawn = torch.randint(self.filled * episodes * steps, shape, generator=generator)
-        drawn += torch.arange(tasks)[:, None] * (self.rewards[0].numel())
+        owner = torch.arange(tasks)[:, None].expand(shape)
+        if shared:
+            others = torch.randint(tasks, (tasks, shared), generator=generator)
+            owner = torch.cat([others, owner[:, shared:]], 1)
+        drawn += owner * self.rewards[0].numel()
         episode = torch.div(drawn, steps, rounding_mode="floor")
         here = (drawn + episode).view(-1)  # an episode has one more observation than steps
         flat = drawn.view(-1)
@@ -149,13 +154,17 @@ class ExperienceLog:
         )
 
 
-def with_learning_rewards(batch: Batch, family: TaskFamily, tasks: NDArray[np.float64]) -> Batch:
-    """The batch with `family.learning_reward` under tasks (tasks, task) in place of its rewards."""
+def relabelled_batch(batch: Batch, family: TaskFamily, tasks: NDArray[np.float64]) -> Batch:
+    """The batch (tasks, n, ...) with what agents of these tasks (tasks, task) learn from.
+
+    That is `family.learning_reward` (the reward, mostly) and terminations, whichever task a
+    transition is of.
+    """
     actions = batch.actions if batch.actions.is_floating_point() else batch.actions[..., None]
-    rewards = family.learning_reward(
-        batch.states.numpy(), actions.numpy(), batch.next_states.numpy(), tasks[:, None]
-    )
-    return batch._replace(rewards=torch.from_numpy(rewards))
+    step = (batch.states.numpy(), actions.numpy(), batch.next_states.numpy(), tasks[:, None])
+    rewards = family.learning_reward(*step)
+    ends = torch.from_numpy(np.ascontiguousarray(family.termination(*step)))
+    return batch._replace(rewards=torch.from_numpy(rewards), continues=1.0 - ends.float())
 
 
 class Actor:

@@ -51,6 +51,8 @@ def _problems(config: RunConfig, family: TaskFamily) -> Iterator[Problem]:
     spec = family.spec
     imported = config.collect.imported is not None  # whose tasks and trials are what they are
     if not imported:
+        if text := config.collect.sharing_misfit(spec):
+            yield "collect.shared_experience", text
         yield from _task_problems(config, family)
         yield from _script_problem("collect.behaviour", config.collect.behaviour, family)
     if config.evaluate.context_episodes and not family.has_oracle:

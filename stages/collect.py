@@ -104,6 +104,8 @@ def _check(config: CollectConfig, jobs: list[GroupJob], family: TaskFamily) -> N
             f"collect.behaviour is scripted, but {family.spec.name} has no scripted policy; "
             "choose learner or random"
         )
+    if text := config.sharing_misfit(family.spec):
+        raise StageError(f"collect.shared_experience {text}")
     if not jobs[0].trials:
         raise StageError(
             "collect: random_trials and iterations are both 0, so there is nothing to collect"

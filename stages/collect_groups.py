@@ -22,8 +22,8 @@ from algorithms.collecting import (
     ExperienceLog,
     derangement,
     group_simulator,
+    relabelled_batch,
     run_trials,
-    with_learning_rewards,
 )
 from algorithms.divergence import not_finite
 from algorithms.errors import DivergenceError
@@ -226,9 +226,11 @@ class Group:
 
     def _batch(self) -> Batch:
         """Transitions to learn from, with the rewards that agents of the family learn from."""
-        batch = self.log.sample(self.job.config.batch_size, self.draws)
-        if self.family.has_learning_reward:
-            batch = with_learning_rewards(batch, self.family, self.job.tasks)
+        config = self.job.config
+        shared = round(config.batch_size * config.shared_experience)
+        batch = self.log.sample(config.batch_size, self.draws, shared)
+        if shared or self.family.has_learning_reward:
+            batch = relabelled_batch(batch, self.family, self.job.tasks)
         assert self.learner is not None
         return on_device(batch, self.learner.device)
 

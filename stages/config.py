@@ -6,7 +6,7 @@ No torch here: the command line reads these to check a file, and Prefect to draw
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import (
     Field,
@@ -17,6 +17,9 @@ from pydantic import (
 
 from algorithms.config import ElboConfig, LearnerConfig, RelabellingConfig
 from models.config import FrozenConfig, NonNegativeInt, PositiveInt, VaeModelConfig
+
+if TYPE_CHECKING:
+    from environments.base import Spec
 
 
 class TasksConfig(FrozenConfig):
@@ -89,6 +92,15 @@ class CollectConfig(FrozenConfig):
     trials_per_iteration: PositiveInt = Field(2, description="trials a task a round")
     updates_per_iteration: NonNegativeInt = Field(500, description="gradient steps a task a round")
     batch_size: PositiveInt = Field(256, description="transitions a task a gradient step")
+    shared_experience: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        # left out where 0: earlier collections keep their fingerprints
+        exclude_if=lambda share: share == 0,
+        description="share of an agent's batch that is drawn from all tasks of its group, under "
+        "its own task's reward: agents learn to move from each other, and act in their own task",
+    )
     learner: LearnerConfig = LearnerConfig(critic_layers=(32, 32), actor_layers=(32, 32))
     epsilon_decay: PositiveInt = Field(50, description="dqn: rounds from random to greedy")
     epsilon_end: float = Field(0.0, ge=0, le=1, description="dqn: exploration at the end")
@@ -112,6 +124,16 @@ class CollectConfig(FrozenConfig):
     group_size: PositiveInt = Field(
         20, description="tasks trained as one batched network; groups spread over workers"
     )
+
+    def sharing_misfit(self, spec: Spec) -> str | None:
+        """Why agents of such a family cannot learn from each other's experience, if so."""
+        if not self.shared_experience:
+            return None
+        if spec.tasks_differ_in == "dynamics":
+            return f"is set, but tasks of {spec.name} differ in dynamics: set it to 0"
+        if spec.infos:
+            return f"is set, but rewards of {spec.name} need simulator states: set it to 0"
+        return None
 
 
 class DonorsConfig(FrozenConfig):

@@ -73,6 +73,8 @@ def test_policy_replaying_needs_two_tasks_in_every_group(
         ),
         ("cheetah_vel", ["evaluate.context_episodes=2"], "no scripted policy to give a context"),
         ("cheetah_vel", ["collect.behaviour=scripted"], "choose learner, random or policy"),
+        ("ant_dir", ["collect.shared_experience=1"], "need simulator states: set it to 0"),
+        ("escape_room", ["collect.shared_experience=1"], "differ in dynamics: set it to 0"),
         ("gridworld", ["evaluate.exploration_noise=0.3"], "actions of gridworld are discrete"),
         ("ml1/sweep", ["vae.relabelling.enabled=true"], "the first observation tells the goal"),
         ("ml1/sweep", ["relabel.relabelled_copies=1"], "nothing to relabel .* set it to 0"),

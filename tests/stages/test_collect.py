@@ -150,6 +150,36 @@ def test_agents_learn_from_the_learning_reward_and_the_log_keeps_its_own(
     assert torch.equal(batch.next_states, again.next_states)
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_shared_experience_is_of_all_tasks_under_ones_own_reward(share: float) -> None:
+    family = load_family("point_robot")
+    config = CollectConfig(
+        **SAC_RUN | {"domain": "point_robot", "shared_experience": share, "batch_size": 64}
+    )
+    tasks = family.sample_tasks(3, _rng())
+    group = Group(split_groups(config, 5, tasks)[0])
+    group.advance()
+    batch = group._batch()
+    told = (batch.states.numpy(), batch.actions.numpy(), batch.next_states.numpy())
+    np.testing.assert_array_equal(batch.rewards, family.reward(*told, tasks[:, None]))
+    log = group.log.observations
+    width = log.shape[-1]
+    for task in range(3):
+        own = log[task].reshape(-1, width)
+        mine = (batch.states[task][:, None] == own).all(-1).any(-1)
+        assert mine[round(64 * share) :].all()
+        theirs = mine[: round(64 * share)].float().mean()
+        assert 0.05 < theirs < 0.7  # a third
+
+
+def test_shared_experience_needs_rewards_that_transitions_tell() -> None:
+    shared = CollectConfig(domain="point_robot", shared_experience=0.5)
+    assert shared.sharing_misfit(load_family("point_robot").spec) is None
+    assert "differ in dynamics" in str(shared.sharing_misfit(load_family("escape_room").spec))
+    assert "need simulator states" in str(shared.sharing_misfit(load_family("ant_dir").spec))
+    assert "shared_experience" not in CollectConfig(domain="point_robot").model_dump()
+
+
 def _rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
