@@ -1,4 +1,4 @@
-"""A log's trials as their family has them: its shapes, its states, its ends and what follows them."""
+"""A log's trials as their family has them: shapes, states, ends and what follows an end."""
 
 from __future__ import annotations
 
