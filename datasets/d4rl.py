@@ -90,27 +90,18 @@ def read_unchecked(
     with open_flat(path) as file:
         total = len(read_rewards(file))
         ends = _ends(file, total, chosen)
-        lengths = np.diff(ends, prepend=-1)
-        if horizon is not None:
-            _check_horizon(file, lengths, file.read("terminals").reshape(-1)[chosen][ends], horizon)
+        kept, filled = _kept_rows(file, ends, chosen, horizon)
         if len(ends) % episodes:
             raise DataError(f"{path}: {len(ends)} episodes do not make trials of {episodes}")
-        length, filled = _common_length(lengths, path) if horizon is None else max(lengths), None
-        kept: slice | npt.NDArray[np.intp] = slice(len(ends) * length)
-        if horizon is not None and (lengths < horizon).any():
-            length, filled = horizon, not_lived(lengths, horizon)
-            kept = ((ends - lengths + 1)[:, None] + held_rows(lengths, horizon)).reshape(-1)
 
         def folded(name: str) -> AnyArray:
             array = read_rewards(file) if name == "rewards" else file.read(name)
             if array.shape[:1] != (total,):
                 raise DataError(f"{path}: {name} of shape {array.shape}, but rewards of ({total},)")
             array = array[chosen][kept]
-            return array.reshape(-1, episodes, length, *array.shape[1:])
+            return array.reshape(-1, episodes, *array.shape[1:])
 
-        return _assemble(
-            file, folded, None if filled is None else filled.reshape(-1, episodes, length)
-        )
+        return _assemble(file, folded, filled.reshape(-1, episodes, filled.shape[1]))
 
 
 def read_rewards(file: FlatFile) -> AnyArray:
@@ -128,15 +119,14 @@ def read_rewards(file: FlatFile) -> AnyArray:
 def _assemble(
     file: FlatFile,
     folded: Callable[[str], AnyArray],
-    filled: npt.NDArray[np.bool_] | None,
+    filled: npt.NDArray[np.bool_],
 ) -> Trials:
     """Trials of arrays (N, K, H, ...); `filled` marks steps (N, K, H) that repeat an end."""
     observations = folded("observations").astype(np.float32)
     kept = observations.shape[2]
     if "next_observations" in file.names:
         after = folded("next_observations").astype(np.float32)
-        if filled is not None:  # who has ended stays where it is
-            observations[filled] = after[filled]
+        observations[filled] = after[filled]  # who has ended stays where it is
         observations = join_observations(observations, after, str(file.path))
     else:
         kept -= 1
@@ -152,8 +142,8 @@ def _assemble(
         for name in sorted(file.names)
         if name.startswith("infos/") and name != FILLED
     }
-    if filled is not None:
-        short = filled[:, :, -1]
+    short = filled[:, :, -1]
+    if short.any():
         truncations[short] = False  # but at H, where all episodes end
         truncations[:, :, -1] |= short
         infos[FILLED.removeprefix("infos/")] = filled
@@ -167,20 +157,36 @@ def _assemble(
     )
 
 
-def _check_horizon(
+def _kept_rows(
     file: FlatFile,
-    lengths: npt.NDArray[np.intp],
-    terminal: AnyArray,
-    horizon: int,
-) -> None:
-    """Refuse episodes (episodes,) that do not have H steps, or of which one is not known."""
-    if "next_observations" in file.names:
-        check_lengths(lengths, terminal.astype(bool), horizon, str(file.path))
-        return
-    for index in np.flatnonzero(lengths != horizon + 1)[:1]:
+    ends: npt.NDArray[np.intp],
+    chosen: slice | npt.NDArray[np.bool_],
+    horizon: int | None,
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """Which of the chosen rows make episodes, (episodes, H), and which of these repeat an end.
+
+    Where the file has no next observations, H is one more than there will be steps.
+    """
+    lengths = np.diff(ends, prepend=-1)
+    if horizon is None:
+        length = _common_length(lengths, file.path)
+    elif "next_observations" in file.names:
+        length = horizon
+        terminal = file.read("terminals").reshape(-1)[chosen][ends].astype(bool)
+        check_lengths(lengths, terminal, horizon, str(file.path))
+    else:
+        length = horizon + 1
+        _check_last_rows(lengths, length, file.path)
+    rows = (ends - lengths + 1)[:, None] + held_rows(lengths, length)
+    return rows, not_lived(lengths, length)
+
+
+def _check_last_rows(lengths: npt.NDArray[np.intp], needed: int, path: Path) -> None:
+    """Refuse episodes (episodes,) without a row for the observation after their last step."""
+    for index in np.flatnonzero(lengths != needed)[:1]:
         raise DataError(
-            f"{file.path} has no next_observations, so the observation after an episode's last "
-            f"step would have to come from a row of its own, the last of {horizon + 1}, but "
+            f"{path} has no next_observations, so the observation after an episode's last "
+            f"step would have to come from a row of its own, the last of {needed}, but "
             f"episode {index} has {lengths[index]} rows; write next_observations, the true next "
             "one of every row"
         )

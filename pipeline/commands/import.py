@@ -212,8 +212,8 @@ def _say_facts(found: Sequence[Mapping[str, Any]], scale: str | None, rounded: b
         )
     if bare := totals.get("without_states"):
         tell(
-            f"{bare} of {len(found)} logs are without simulator states: their "
-            "rewards are not checked and cannot be recomputed, so no run of them may relabel any"
+            f"logs without simulator states: {bare} of {len(found)}; their rewards are not "
+            "checked and cannot be recomputed, so a run of these trials must relabel none"
         )
     if any(each["carried_starts"] for each in found):
         tell(

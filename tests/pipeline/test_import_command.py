@@ -332,7 +332,7 @@ def test_trials_without_states_are_for_runs_that_relabel_nothing(
     assert "--without-states takes logs that lack them" in refused(capsys, *words)
     assert main([*words, "--without-states"]) == 0
     out, err = capsys.readouterr()
-    assert "1 of 1 logs are without simulator states" in err
+    assert "logs without simulator states: 1 of 1; their rewards are not checked" in err
     following = out.splitlines()[-1].removeprefix("next: ").split()
     assert following[:5] == ["omrl", "run", "ml1/push", "--trials", "push"]
     record = read_import(store, "push")
