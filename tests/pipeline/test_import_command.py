@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from datasets.trial_store import read_meta
 from environments.registry import load_family
 from pipeline import importing
 from pipeline.cli import main
-from pipeline.imports import find_import, list_imports, read_import
+from pipeline.imports import find_import, list_imports, read_import, write_import
 from pipeline.store import Store
 
 Capture = pytest.CaptureFixture[str]
@@ -345,6 +346,8 @@ def test_trials_without_states_are_for_runs_that_relabel_nothing(
     assert "are without simulator states" in message
     assert main([*following[1:], "--dry-run"]) == 0
     assert "plan-donors" not in capsys.readouterr().out
+    write_import(store, replace(record, domain="ml1/push-v2"))  # as imports of before have it
+    assert main([*following[1:], "--dry-run"]) == 0
 
 
 def test_the_option_changes_nothing_where_no_states_are_needed(
