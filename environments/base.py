@@ -216,6 +216,14 @@ class TaskFamily(ABC):
         """Whether the environment itself ends at s', (...,); here never: goals are stayed in."""
         return np.zeros(common_shape(observations, actions, next_observations, tasks), np.bool_)
 
+    def ended_infos(self, last: Sim, shape: tuple[int, ...]) -> Sim:
+        """`Spec.infos` of steps after the environment has ended, (*shape, width).
+
+        A simulator that has ended stays where it is, so states stay those of the step that ended
+        it, `last`; that holds those that are known. Infos that tell of a change are otherwise.
+        """
+        return {name: info for name, info in last.items() if name in self.spec.infos}
+
     @abstractmethod
     def success(
         self,

@@ -39,7 +39,8 @@ def export(
 
     Raises:
         StoreError: they are gone or damaged, or the folder is not empty.
-        DataError: an episode ends early, which the layout cannot say; Minari is not installed.
+        DataError: an episode goes on after it has ended, which the layouts cannot say; Minari is
+            not installed.
         DiskFullError: no room; nothing is left.
     """
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):

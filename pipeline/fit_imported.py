@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from environments.registry import canonical_domain
 from pipeline.config import RunConfig
 from pipeline.documents import value_text
 from pipeline.errors import ConfigError
@@ -11,6 +12,9 @@ from pipeline.imports import ImportRecord, read_import
 from pipeline.presets import LoadedConfig
 from pipeline.problems import located
 from pipeline.store import Store
+
+NO_RELABELLING = ("vae.relabelling.enabled=false", "relabel.relabelled_copies=0")
+"""What a run of trials without simulator states needs, as `--set` takes it."""
 
 _SETTING = ("collect", "imported")
 _COLLECT = "collect"
@@ -40,7 +44,7 @@ def _problems(
     config: RunConfig, record: ImportRecord, refresh: Collection[str]
 ) -> Iterator[tuple[str, str]]:
     collect, relabel, setting = config.collect, config.relabel, ".".join(_SETTING)
-    if record.domain != collect.domain:
+    if canonical_domain(record.domain) != collect.domain:
         yield setting, f"trials {record.name} are of {record.domain}, not of {collect.domain}"
     if _COLLECT in refresh:
         yield (
@@ -56,6 +60,13 @@ def _problems(
             "import them with other --episodes, or set it to null",
         )
     relabelling = config.vae.relabelling
+    relabels = relabelling.enabled or relabel.relabelled_copies
+    if relabels and record.summary.get("without_states"):
+        yield (
+            "vae.relabelling.enabled" if relabelling.enabled else "relabel.relabelled_copies",
+            f"trials {record.name} are without simulator states, so their rewards cannot be "
+            f"relabelled: set {' and '.join(NO_RELABELLING)}",
+        )
     if (
         relabelling.enabled
         and relabelling.donors == "other-tasks"

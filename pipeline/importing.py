@@ -15,7 +15,8 @@ from datasets.errors import DataError
 from datasets.files import digest_file
 from datasets.logs.recognise import find_logs
 from datasets.logs.table import TaskTable, read_table
-from environments.registry import family_source, load_family
+from environments.errors import TaskError
+from environments.registry import canonical_domain, family_source, load_family
 from pipeline.building import Lease, Recipe, obtain
 from pipeline.garbage import sweep
 from pipeline.imports import KIND, STAGE, VERSION
@@ -47,6 +48,7 @@ class ImportRequest:
     test_tasks: int = 20
     test_tasks_seen: bool = False
     allow_other_rewards: bool = False
+    without_states: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,11 @@ def prepare(request: ImportRequest) -> Preparation:
 
     Raises:
         DataError: nothing to import, or malformed.
-        StageError: tasks that are not known or stand twice.
-        TaskError: no such domain, or tasks that it does not have.
+        StageError: tasks that are not known, stand twice, or are not the domain's.
+        TaskError: no such domain.
     """
-    family = load_family(request.domain)
+    domain = canonical_domain(request.domain)
+    family = load_family(domain)
     spec = family.spec
     logs = find_logs(request.paths, request.format)
     notes: list[str] = []
@@ -79,6 +82,7 @@ def prepare(request: ImportRequest) -> Preparation:
     train = np.array(numbers, np.float64)
     if not len(chosen):
         raise StageError(f"{request.table}: every log is of a test task; none is left to train on")
+    _check_each(family, train, _told_in(chosen, table))
     check_tasks(family, train, [log.name for log in chosen])
     if told_by == "name":
         notes.append(
@@ -86,7 +90,7 @@ def prepare(request: ImportRequest) -> Preparation:
         )
     seen, test = _test_tasks(request, family, train, table, notes)
     plan = ImportPlan(
-        domain=request.domain,
+        domain=domain,
         format=logs.format,
         tasks=chosen,
         tasks_train=train,
@@ -96,6 +100,7 @@ def prepare(request: ImportRequest) -> Preparation:
         behaviour=request.behaviour,
         test_tasks_seen=seen,
         allow_other_rewards=request.allow_other_rewards,
+        without_states=request.without_states and bool(spec.infos),
     )
     return Preparation(plan, family, logs.sentence, tuple(notes))
 
@@ -120,6 +125,8 @@ def recipe_of(plan: ImportPlan, advance: Callable[[], object] = lambda: None) ->
         "test_tasks_seen": plan.test_tasks_seen,
         "logs": logs,
     }
+    if plan.without_states:  # left out where not asked for: imports of before keep their digests
+        config["without_states"] = True
     labels = {"domain": plan.domain}
     source = family_source(plan.domain)
     return Recipe(KIND, STAGE, VERSION, config, 0, labels=labels, source=source)
@@ -205,6 +212,28 @@ def _as_task(log: LoggedTask, numbers: tuple[float, ...], spec: Spec) -> tuple[f
     )
 
 
+def _told_in(logs: Sequence[LoggedTask], table: TaskTable | None) -> list[str]:
+    """Where each log's task is told: a line of the table, or the log itself."""
+    if table is not None:
+        return [table.place(log.name) for log in logs]
+    return [f"{log.name} ({log.files[0]})" for log in logs]
+
+
+def _check_each(family: TaskFamily, tasks: NDArray[np.float64], told_in: Sequence[str]) -> None:
+    """Refuse a task that is not the family's.
+
+    Raises:
+        StageError: names where it is told.
+    """
+    for task, place in zip(tasks, told_in, strict=True):
+        try:
+            family.validate_tasks(task[None])
+        except TaskError as error:
+            raise StageError(
+                f"{place}: {str(error).replace('task 0 is', 'its task is')}"
+            ) from error
+
+
 def _test_tasks(
     request: ImportRequest,
     family: TaskFamily,
@@ -217,7 +246,7 @@ def _test_tasks(
         return True, train
     if table is not None and table.test:
         test = np.array(table.test, np.float64)
-        family.validate_tasks(test)
+        _check_each(family, test, table.test_places)
         return False, test
     rng = numpy_generator(_TASK_SEED, "tasks", family.spec.name)
     finite = family.all_tasks()

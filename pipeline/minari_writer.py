@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from datasets.early_ends import lived_steps
 from datasets.errors import DataError
 from datasets.trial_store import CollectionMeta
 from datasets.trials import Trials
@@ -41,7 +42,8 @@ def write_minari(root: Path, meta: CollectionMeta, task: Callable[[int], Trials]
         task: gives the trials of a training task; asked for one after the other.
 
     Raises:
-        DataError: Minari or its HDF5 storage is not installed.
+        DataError: Minari or its HDF5 storage is not installed; an episode goes on after it has
+            terminated.
     """
     minari, spaces, buffer = _minari()
     action_space: Any = spaces.Box(-1.0, 1.0, (meta.action_dim,), np.float32)
@@ -104,17 +106,22 @@ def _datasets_path(root: Path) -> Iterator[None]:
 
 
 def _episodes(trials: Trials, meta: CollectionMeta, buffer: Any) -> Iterator[Any]:
-    """One buffer an episode, in the order trial, episode; actions of a Discrete are flat."""
+    """One buffer an episode, in the order trial, episode; actions of a Discrete are flat.
+
+    An episode that has terminated goes up to its first termination and not beyond.
+    """
+    lengths = lived_steps(trials, meta.family).sum(axis=2)
     for trial in range(trials.count):
         for episode in range(trials.episodes):
-            actions = trials.actions[trial, episode]
+            lived = (trial, episode, slice(lengths[trial, episode]))
+            actions = trials.actions[lived]
             yield buffer(
-                observations=trials.observations[trial, episode],
+                observations=trials.observations[trial, episode, : lengths[trial, episode] + 1],
                 actions=actions[:, 0] if meta.n_actions is not None else actions,
-                rewards=trials.rewards[trial, episode],
-                terminations=trials.terminations[trial, episode],
-                truncations=trials.truncations[trial, episode],
-                infos={name: array[trial, episode] for name, array in trials.infos.items()},
+                rewards=trials.rewards[lived],
+                terminations=trials.terminations[lived],
+                truncations=trials.truncations[lived],
+                infos={name: array[lived] for name, array in trials.infos.items()},
             )
 
 

@@ -6,9 +6,10 @@ No torch here: the command line reads these to check a file, and Prefect to draw
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -16,6 +17,7 @@ from pydantic import (
 )
 
 from algorithms.config import ElboConfig, LearnerConfig, RelabellingConfig
+from environments.registry import canonical_domain
 from models.config import FrozenConfig, NonNegativeInt, PositiveInt, VaeModelConfig
 
 if TYPE_CHECKING:
@@ -62,7 +64,9 @@ class TasksConfig(FrozenConfig):
 class CollectConfig(FrozenConfig):
     """One ordinary agent a task learns its own task; all of its experience is the data set."""
 
-    domain: str = Field(description="a task family's name, or module:Class")
+    domain: Annotated[str, AfterValidator(canonical_domain)] = Field(
+        description="a task family's name, or module:Class"
+    )
     imported: str | None = Field(
         None,
         # left out where null: collections keep their fingerprints

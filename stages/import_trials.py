@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.errors import DataError
 from datasets.logs.borel import has_carried_starts
 from datasets.logs.source import LoggedTask, Shape
 from datasets.trial_store import CollectionMeta, Start, write_meta, write_trials
 from datasets.trials import Trials
-from environments.base import Sim, TaskFamily
+from environments.base import TaskFamily
 from stages.errors import StageError
+from stages.logged_trials import fit_log, lacks_states, sim_of, transitions, where_of
+from stages.recomputed_rewards import tolerated
 
-TOLERANCE = 1e-5  # of a recomputed reward, per unit of the larger of 1 and the reward
 ROUNDED_TOLERANCE = 5e-3  # where tasks were read from names of three decimals
 ROUNDED_SHARE = 0.02  # of steps that may differ by more there: those at a goal's edge
 
@@ -35,8 +35,8 @@ class TaskFacts:
     trials: int
     transitions: int
     episode_return: float  # mean over its episodes
-    differing: float  # share of steps whose reward the family does not reproduce
-    gap: float  # largest difference of rewards
+    differing: float | None  # share of steps whose reward the family does not reproduce
+    gap: float | None  # largest difference of rewards; None: without states nobody can tell
     carried_starts: bool
     origin: bool  # every episode starts where the family's origin starts do
 
@@ -59,6 +59,7 @@ class ImportPlan:
     behaviour: str
     test_tasks_seen: bool = False
     allow_other_rewards: bool = False
+    without_states: bool = False  # whether logs may lack the family's infos
 
     @property
     def rounded(self) -> bool:
@@ -71,20 +72,16 @@ def read_logs(plan: ImportPlan, family: TaskFamily) -> Iterator[tuple[Trials, Ta
 
     Raises:
         DataError: a malformed log; names file, key and what would be right.
-        StageError: rewards that the family does not reproduce.
+        StageError: rewards or ends that are not the family's.
     """
     spec = family.spec
     shape = Shape(
         plan.episodes, spec.horizon, spec.observation_dim, spec.action_dim, spec.n_actions
     )
     for log, task in zip(plan.tasks, plan.tasks_train, strict=True):
-        trials = _fitted(log, log.read(shape), family)
+        trials = fit_log(log, log.read(shape), family, task, plan.without_states)
         facts = _facts(log, trials, family, task)
-        _check_rewards(plan, facts)
-        if not log.knows_ends:
-            ends = family.termination(*_transitions(trials), task, _sim(trials, task))
-            arrays = trials.arrays | {"terminations": np.asarray(ends, bool)}
-            trials = Trials.from_arrays(arrays)
+        _check_rewards(plan, facts, where_of(log))
         yield trials, facts
 
 
@@ -116,7 +113,7 @@ def import_trials(
         if done is not None:
             next(done, None)
     start: Start = "origin" if all(fact.origin for fact in facts) else "wide"
-    meta = _meta(plan, family, start, details(plan, facts))
+    meta = _meta(plan, family, start, details(plan, family, facts))
     if start != draft.start:  # every file says it too
         for index, (trials, _) in enumerate(read_logs(plan, family)):
             write_trials(output, meta, index, trials)
@@ -124,99 +121,60 @@ def import_trials(
     _write_curves(output / "metrics.csv", returns)
 
 
-def details(plan: ImportPlan, facts: list[TaskFacts]) -> dict[str, Any]:
-    """What `tasks.json` says about where the trials come from."""
+def details(plan: ImportPlan, family: TaskFamily, facts: list[TaskFacts]) -> dict[str, Any]:
+    """What `tasks.json` says about where the trials come from, and what they were checked with."""
     return {
+        **family.provenance,
         "import": {
             "format": plan.format,
             "tasks_told_by": plan.told_by,
             "tasks_rounded": plan.rounded,
             "logs": [fact.to_json() for fact in facts],
-        }
+        },
     }
-
-
-def _fitted(log: LoggedTask, trials: Trials, family: TaskFamily) -> Trials:
-    """The trials with the shapes and the infos of the family, and no others.
-
-    Raises:
-        DataError: they have other shapes, or lack infos.
-    """
-    spec, where = family.spec, f"{log.name} ({log.files[0]})"
-    trials.validate(where, spec.n_actions)
-    wanted = {
-        "horizon": (trials.horizon, spec.horizon, "steps an episode"),
-        "observations": (trials.observations.shape[3], spec.observation_dim, "numbers"),
-        "actions": (trials.actions.shape[3], spec.action_dim, "numbers"),
-    }
-    for name, (found, right, unit) in wanted.items():
-        if found != right:
-            raise DataError(f"{where}: {name} of {found} {unit}, but {spec.name} has {right}")
-    infos = {}
-    for name, width in spec.infos.items():
-        if name not in trials.infos:
-            raise DataError(
-                f"{where} has no infos/{name}, which {spec.name} needs to recompute rewards"
-            )
-        info = trials.infos[name].reshape(*trials.rewards.shape, -1)
-        if info.shape[-1] != width:
-            raise DataError(
-                f"{where}: infos/{name} of width {info.shape[-1]}, but {spec.name} has {width}"
-            )
-        infos[name] = info.astype(np.float64)
-    arrays = {n: a for n, a in trials.arrays.items() if not n.startswith("infos/")}
-    return Trials.from_arrays(arrays | {f"infos/{name}": info for name, info in infos.items()})
 
 
 def _facts(
     log: LoggedTask, trials: Trials, family: TaskFamily, task: NDArray[np.float64]
 ) -> TaskFacts:
-    again = family.reward(*_transitions(trials), task, _sim(trials, task))
-    gaps = np.abs(again.astype(np.float64) - trials.rewards)
     carried = not log.knows_ends and has_carried_starts(trials)
-    if carried:  # the recorded observation is not where the step began
-        gaps[:, 1:, 0] = 0
-    scale = np.maximum(1.0, np.abs(trials.rewards))
+    differing, gap = None, None
+    if not lacks_states(trials, family):
+        again = family.reward(*transitions(trials), task, sim_of(trials, task))
+        gaps = np.abs(again.astype(np.float64) - trials.rewards)
+        if carried:  # the recorded observation is not where the step began
+            gaps[:, 1:, 0] = 0
+        differing, gap = float((gaps > tolerated(trials.rewards)).mean()), float(gaps.max())
     origin = family.simulator(task[None], "origin").reset(np.random.default_rng(0))[0]
     return TaskFacts(
         name=log.name,
         trials=trials.count,
         transitions=trials.rewards.size,
         episode_return=float(trials.rewards.sum(axis=2, dtype=np.float64).mean()),
-        differing=float((gaps > TOLERANCE * scale).mean()),
-        gap=float(gaps.max()),
+        differing=differing,
+        gap=gap,
         carried_starts=bool(carried),
         origin=bool((trials.observations[:, :, 0] == origin).all()),
     )
 
 
-def _check_rewards(plan: ImportPlan, facts: TaskFacts) -> None:
+def _check_rewards(plan: ImportPlan, facts: TaskFacts, where: str) -> None:
     """Refuse rewards of another task or another reward function.
 
     Raises:
         StageError: they are, and were not asked for.
     """
-    if plan.allow_other_rewards or facts.differing == 0:
+    if plan.allow_other_rewards or not facts.differing or facts.gap is None:
         return
     if plan.rounded and (facts.gap <= ROUNDED_TOLERANCE or facts.differing <= ROUNDED_SHARE):
         return
     hint = "tasks are read from names, which are rounded: a table (--tasks) may know them better; "
     raise StageError(
-        f"{facts.name}: {plan.domain} gives other rewards than the log's in {facts.differing:.1%} "
+        f"{where}: {plan.domain} gives other rewards than the log's in {facts.differing:.1%} "
         f"of its steps, by up to {facts.gap:.3g}, so relabelled rewards would not fit the others; "
         f"{hint if plan.rounded else ''}check the tasks and the domain, or say "
         "--allow-other-rewards"
     )
-
-
-def _transitions(trials: Trials) -> tuple[Any, Any, Any]:
-    return trials.observations[:, :, :-1], trials.actions, trials.next_observations
-
-
-def _sim(trials: Trials, task: NDArray[np.float64]) -> Sim | None:
-    """What a reward needs beyond observations, where the family has any."""
-    lived = np.broadcast_to(task, (*trials.rewards.shape, len(task)))
-    return {**trials.infos, "task": lived} if trials.infos else None
 
 
 def _meta(

@@ -33,14 +33,13 @@ from environments.registry import load_family
 from stages.config import DonorsConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
+from stages.recomputed_rewards import tolerated
 from stages.seeds import numpy_generator
 from stages.workers import run_jobs
 
 Arrays = dict[str, NDArray[Any]]
 
 log = logging.getLogger("omrl.stages")
-
-_SAME_REWARD = 1e-6  # another processor may round otherwise; the same one gives 0.0
 
 
 @dataclass(frozen=True)
@@ -145,6 +144,11 @@ def _relabelled(job: DonorJob) -> Arrays:
     meta = read_meta(job.folder)
     family = load_family(meta.family)
     trials = read_trials(job.folder, job.donor, meta)
+    for name in family.spec.infos.keys() - trials.infos.keys():
+        raise StageError(
+            f"plan-donors: the trials of task {job.donor} have no infos/{name}, so their rewards "
+            "cannot be recomputed; relabel none, or take trials that have them"
+        )
     gap = _own_gap(family, trials, meta, job.donor)
     if not len(job.targets):  # fewer donors are planned than there are other tasks
         empty = np.empty((0, meta.horizon))
@@ -188,15 +192,23 @@ def _own_gap(family: TaskFamily, trials: Trials, meta: CollectionMeta, task: int
     again = family.reward(
         observations[:, :-1], trials.actions[rows, slots], observations[:, 1:], own, sim
     )
-    gap = float(np.abs(again - trials.rewards[rows, slots]).max())
-    if not gap <= _SAME_REWARD:
-        made, now = dict(meta.details), dict(family.provenance)
+    recorded = trials.rewards[rows, slots]
+    gaps = np.abs(again.astype(np.float64) - recorded)
+    if not (gaps <= np.maximum(tolerated(recorded), _known_gap(meta, task))).all():
+        now = dict(family.provenance)
+        made = {name: meta.details[name] for name in now if name in meta.details}
         raise StageError(
             f"plan-donors: rewards of task {task} recomputed from its states differ from the "
-            f"recorded ones by up to {gap:.3g}, so the data are of another simulator (data: "
-            f"{made or 'unknown'}, now: {now}); collect anew, or install what made them"
+            f"recorded ones by up to {gaps.max():.3g}, so the data are of another simulator (data: "
+            f"{made or 'unknown'}, now: {now}); collect or import anew, or install what made them"
         )
-    return gap
+    return float(gaps.max())
+
+
+def _known_gap(meta: CollectionMeta, task: int) -> float:
+    """The gap that an import found in a task's log and took all the same; 0 of other trials."""
+    imported = meta.details.get("import")
+    return float(imported["logs"][task]["gap"]) if imported is not None else 0.0
 
 
 def _sim(

@@ -15,7 +15,12 @@ from environments.registry import load_family
 
 
 def logged(
-    domain: str, task: Sequence[float], trials: int = 2, seed: int = 0, start: Start = "wide"
+    domain: str,
+    task: Sequence[float],
+    trials: int = 2,
+    seed: int = 0,
+    start: Start = "wide",
+    scripted: bool = True,
 ) -> Trials:
     """Trials of one task, `(trials, K, H)`, recorded as the simulator gives them."""
     family = load_family(domain)
@@ -24,12 +29,18 @@ def logged(
     tasks = np.repeat(np.asarray(task, np.float64)[None], count, axis=0)
     simulator = family.simulator(tasks, start)
     observations, actions, rewards, ends = [simulator.reset(rng)], [], [], []
+    infos: dict[str, list[np.ndarray]] = {f"infos/{name}": [] for name in spec.infos}
     for _ in range(spec.horizon):
-        actions.append(family.scripted_actions(observations[-1], tasks, rng, 0.5))
+        if scripted:
+            actions.append(family.scripted_actions(observations[-1], tasks, rng, 0.5))
+        else:
+            actions.append(family.random_actions((count,), rng))
         step = simulator.step(actions[-1])
         observations.append(step.observations)
         rewards.append(step.rewards)
         ends.append(step.terminations)
+        for name in spec.infos:
+            infos[f"infos/{name}"].append(step.infos[name])
 
     def folded(parts: list[np.ndarray]) -> np.ndarray:
         array = np.stack(parts, axis=1)
@@ -37,7 +48,16 @@ def logged(
 
     truncations = np.zeros((trials, spec.episodes, spec.horizon), bool)
     truncations[..., -1] = True
-    return Trials(folded(observations), folded(actions), folded(rewards), folded(ends), truncations)
+    return Trials.from_arrays(
+        {
+            "observations": folded(observations),
+            "actions": folded(actions),
+            "rewards": folded(rewards),
+            "terminations": folded(ends),
+            "truncations": truncations,
+            **{name: folded(parts) for name, parts in infos.items()},
+        }
+    )
 
 
 def write_borel(folder: Path, trials: Trials, n_actions: int | None = None, **changes: Any) -> None:

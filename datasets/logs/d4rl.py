@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datasets.d4rl import read_unchecked
+from datasets.d4rl import read_rewards, read_unchecked
 from datasets.errors import DataError
 from datasets.flat_hdf5 import AnyArray, FlatFile, open_flat
 from datasets.logs.names import numbers_in
@@ -37,7 +37,7 @@ def d4rl_tasks(path: Path) -> Iterator[LoggedTask]:
         numbers, told_by = _whole(file)
         column = next((name for name in _COLUMNS if name in file.names), None)
         if numbers is None and column is not None:
-            yield from _split(path, column, file.read(column), len(file.read("rewards")))
+            yield from _split(path, column, file.read(column), len(read_rewards(file)))
             return
     if numbers is None:
         numbers = numbers_in(path.stem)
@@ -77,7 +77,7 @@ def _split(path: Path, column: str, values: AnyArray, rows: int) -> Iterator[Log
 
 
 def _read(path: Path, rows: npt.NDArray[np.bool_] | None, shape: Shape) -> Trials:
-    trials = read_unchecked(path, shape.episodes, rows)
+    trials = read_unchecked(path, shape.episodes, rows, shape.horizon)
     arrays = dict(trials.arrays)
     arrays["actions"] = as_actions(trials.actions, shape, str(path))
     for name in _COLUMNS:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.early_ends import FILLED, check_lengths, held_rows, not_lived
 from datasets.errors import DataError
 from datasets.flat_hdf5 import AnyArray, FlatFile, open_flat
 from datasets.logs.names import numbers_in
@@ -115,30 +116,43 @@ def _read(path: Path, groups: Sequence[str], shape: Shape) -> Trials:
     with open_flat(path, groups) as file:  # only these: a file may hold every task's
         below = _below(file)
         first = _episode(file, groups[0], below)
-        length = len(first["rewards"])
         gathered: dict[str, list[AnyArray]] = {name: [] for name in first}
         for group in groups:
             episode = _episode(file, group, below)
-            if len(episode["rewards"]) != length:
-                raise DataError(
-                    f"{path}: {group} has {len(episode['rewards'])} steps, but {groups[0]} has "
-                    f"{length}; all episodes must be of one length"
-                )
             for name in gathered:
                 if name not in episode:
                     raise DataError(f"{path}: {group} has no {name}, but {groups[0]} has")
-                if episode[name].shape != first[name].shape:
+                if episode[name].shape[1:] != first[name].shape[1:]:
                     raise DataError(
                         f"{path}: {group}/{name} of shape {episode[name].shape}, but "
                         f"{first[name].shape} in {groups[0]}"
                     )
                 gathered[name].append(episode[name])
+    _fill_up(gathered, groups, shape.horizon, path)
     stacked = {name: np.stack(parts) for name, parts in gathered.items()}
     folded = {
         name: array.reshape(-1, shape.episodes, *array.shape[1:]) for name, array in stacked.items()
     }
     folded["actions"] = as_actions(folded["actions"], shape, str(path))
     return Trials.from_arrays(folded)
+
+
+def _fill_up(
+    gathered: dict[str, list[AnyArray]], groups: Sequence[str], horizon: int, path: Path
+) -> None:
+    """Hold the last row of episodes that a termination ended to H, in place; and mark where."""
+    lengths = np.array([len(rewards) for rewards in gathered["rewards"]])
+    terminal = np.array([ends[-1] for ends in gathered["terminations"]])
+    check_lengths(lengths, terminal, horizon, str(path), groups)
+    if (lengths == horizon).all():
+        return
+    for place, length in enumerate(lengths):
+        for name, arrays in gathered.items():
+            steps = 1 if name == "observations" else 0
+            arrays[place] = arrays[place][held_rows(length + steps, horizon + steps)]
+        if length < horizon:  # at H all episodes end
+            gathered["truncations"][place] = np.arange(horizon) == horizon - 1
+    gathered[FILLED] = list(not_lived(lengths, horizon))
 
 
 def _below(file: FlatFile) -> dict[str, list[str]]:
@@ -179,4 +193,5 @@ def _episode(file: FlatFile, group: str, below: Mapping[str, Sequence[str]]) -> 
         info = file.read(f"{group}/{name}")
         if info.ndim and len(info) in (steps, steps + 1):  # with the reset's, as Minari collects
             found[name] = info[-steps:]
+    found.pop(FILLED, None)
     return found

@@ -11,7 +11,7 @@ needs no log, and if it has one that is not imported.
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.errors import DataError
@@ -28,6 +28,17 @@ class TaskTable:
     train: dict[str, tuple[float, ...]]
     test: tuple[tuple[float, ...], ...]
     test_names: frozenset[str]
+    lines: tuple[int, ...] = field(default=(), compare=False)  # of the tasks to train on
+    test_lines: tuple[int, ...] = field(default=(), compare=False)
+
+    def place(self, name: str) -> str:
+        """File and line of a log's task."""
+        return f"{self.path}, line {self.lines[list(self.train).index(name)]}"
+
+    @property
+    def test_places(self) -> list[str]:
+        """File and line of each task to test on."""
+        return [f"{self.path}, line {line}" for line in self.test_lines]
 
 
 def read_table(path: Path, task_names: Sequence[str]) -> TaskTable:
@@ -40,6 +51,7 @@ def read_table(path: Path, task_names: Sequence[str]) -> TaskTable:
     train: dict[str, tuple[float, ...]] = {}
     test: list[tuple[float, ...]] = []
     test_names: set[str] = set()
+    lines: dict[str, list[int]] = {role: [] for role in _ROLES}
     for number, row in _rows(path, wanted):
         where = f"{path}, line {number}"
         role = (row.get("role") or "train").strip()
@@ -56,7 +68,15 @@ def read_table(path: Path, task_names: Sequence[str]) -> TaskTable:
             raise DataError(f"{where}: {name!r} stands twice")
         else:
             train[name] = numbers
-    return TaskTable(path, train, tuple(test), frozenset(test_names))
+        lines[role].append(number)
+    return TaskTable(
+        path,
+        train,
+        tuple(test),
+        frozenset(test_names),
+        tuple(lines["train"]),
+        tuple(lines["test"]),
+    )
 
 
 def write_table(path: Path, task_names: Sequence[str], table: TaskTable) -> None:

@@ -92,6 +92,10 @@ class AntDir(AntFamily):
         fallen = _fallen(next_observations)
         return spread(fallen, observations, actions, next_observations, tasks)
 
+    def ended_infos(self, last: Sim, shape: tuple[int, ...]) -> Sim:
+        """A fallen ant does not move, (*shape, 2)."""
+        return {VELOCITY: np.zeros((*shape, 2))}
+
     def plot_rollout(self, axes: Axes, observations: Float32, task: Float64) -> None:
         """Draw the way of the torso in every episode of (K, H + 1, 27) and the direction.
 

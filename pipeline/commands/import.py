@@ -17,7 +17,8 @@ from pipeline.exits import OK
 from pipeline.names import printable
 
 if TYPE_CHECKING:
-    from pipeline.importing import ImportRequest
+    from environments.base import Spec
+    from pipeline.importing import ImportRequest, Preparation
     from pipeline.store import Artefact
 
 _SHOWN = 12
@@ -49,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take rewards that the domain does not reproduce",
     )
     parser.add_argument(
+        "--without-states",
+        action="store_true",
+        help="take logs without the simulator states that recompute rewards; relabel none then",
+    )
+    parser.add_argument(
         "--d4rl-name", metavar="NAME", help="D4RL's data set whose scale normalises the return"
     )
     parser.add_argument("--dry-run", action="store_true", help="check all and write nothing")
@@ -64,9 +70,10 @@ def main(options: argparse.Namespace) -> int:
 
     request = _request(options)
     name = import_name(options.name or _stem(options.paths[0]))
-    scale = _scale(options)
+    _check_scale(options.d4rl_name)
     store = Store(default_root())
     preparation = prepare(request)
+    scale = _scale(options, preparation.family.spec)
     tell(preparation.recognised)
     for note in preparation.notes:
         tell(note)
@@ -88,7 +95,7 @@ def main(options: argparse.Namespace) -> int:
         found = _found(lease.artefact)
         record = ImportRecord(
             name=name,
-            domain=request.domain,
+            domain=preparation.plan.domain,
             artefact=recipe.reference,
             config=recipe.config,
             source=recipe.source,
@@ -102,7 +109,7 @@ def main(options: argparse.Namespace) -> int:
     _say_facts(found, scale, preparation.plan.rounded)
     how = "was in the store already" if lease.artefact.cached else "made"
     say(f"{name}: {recipe.reference}, {how}")
-    say(f"next: {_next(request.domain, name)}")
+    say(f"next: {_next(preparation, name, 'without_states' in record.summary)}")
     return OK
 
 
@@ -119,6 +126,7 @@ def _request(options: argparse.Namespace) -> ImportRequest:
         test_tasks=_count(options.test_tasks, "--test-tasks"),
         test_tasks_seen=options.test_tasks_seen,
         allow_other_rewards=options.allow_other_rewards,
+        without_states=options.without_states,
     )
 
 
@@ -133,17 +141,31 @@ def _stem(path: str) -> str:
     return Path(path).resolve().stem
 
 
-def _scale(options: argparse.Namespace) -> str | None:
-    """D4RL's name of the data set: as given, or the file's where D4RL knows it."""
+def _check_scale(name: str | None) -> None:
+    """Refuse a name that D4RL has no reference returns for.
+
+    Raises:
+        ConfigError: it is one.
+    """
     from datasets.d4rl_scores import reference
 
-    if options.d4rl_name is not None and reference(options.d4rl_name) is None:
+    if name is not None and reference(name) is None:
         raise ConfigError(
-            f"--d4rl-name {printable(options.d4rl_name)}: no data set of D4RL that has reference "
+            f"--d4rl-name {printable(name)}: no data set of D4RL that has reference "
             "returns, such as halfcheetah-medium-v2"
         )
-    guess: str = options.d4rl_name or Path(options.paths[0]).stem
-    return guess if reference(guess) is not None else None
+
+
+def _scale(options: argparse.Namespace, spec: Spec) -> str | None:
+    """D4RL's name of the data set: as given, or the file's where the logs can be that data set."""
+    from datasets.d4rl_scores import has_widths, reference
+
+    if options.d4rl_name is not None:
+        given: str = options.d4rl_name
+        return given
+    guess = Path(options.paths[0]).stem
+    fits = has_widths(guess, spec.observation_dim, spec.action_dim)
+    return guess if fits and reference(guess) is not None else None
 
 
 def _found(artefact: Artefact) -> list[dict[str, Any]]:
@@ -156,6 +178,7 @@ def _found(artefact: Artefact) -> list[dict[str, Any]]:
 
 def _totals(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     trials = [each["trials"] for each in found]
+    bare = sum(each["differing"] is None for each in found)
     return {
         "tasks": len(found),
         "trials": sum(trials),
@@ -163,6 +186,7 @@ def _totals(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "transitions": sum(each["transitions"] for each in found),
         "episode_return": sum(each["episode_return"] * each["trials"] for each in found)
         / sum(trials),
+        **({"without_states": bare} if bare else {}),
     }
 
 
@@ -177,7 +201,7 @@ def _say_facts(found: Sequence[Mapping[str, Any]], scale: str | None, rounded: b
     say(table(("task", "trials", "transitions", "episode return"), rows, right=(1, 2, 3)))
     if scale is not None:
         share = normalised(scale, totals["episode_return"])
-        say(f"normalised return: {share:.3f} (0 random, 1 expert, by D4RL's {scale})")
+        say(f"normalised return: {share:.3f} (0 random, 1 expert, on the scale of D4RL's {scale})")
     odd = [each for each in found if each["differing"]]
     if odd:
         worst = max(odd, key=lambda each: float(each["differing"]))
@@ -185,6 +209,11 @@ def _say_facts(found: Sequence[Mapping[str, Any]], scale: str | None, rounded: b
         tell(
             f"rewards of {len(odd)} logs are not quite those of the domain: in "
             f"{worst['differing']:.2%} of the steps of {worst['name']}{why}"
+        )
+    if bare := totals.get("without_states"):
+        tell(
+            f"logs without simulator states: {bare} of {len(found)}; their rewards are not "
+            "checked and cannot be recomputed, so a run of these trials must relabel none"
         )
     if any(each["carried_starts"] for each in found):
         tell(
@@ -214,13 +243,17 @@ def _command(options: argparse.Namespace, name: str) -> str:
         value = getattr(options, option)
         if value != default:
             words += [f"--{option.replace('_', '-')}", value]
-    for option in ("test_tasks_seen", "allow_other_rewards"):
+    for option in ("test_tasks_seen", "allow_other_rewards", "without_states"):
         words += [f"--{option.replace('_', '-')}"] if getattr(options, option) else []
     return shlex.join(words)
 
 
-def _next(domain: str, name: str) -> str:
-    from pipeline.presets import preset_names
+def _next(preparation: Preparation, name: str, without_states: bool) -> str:
+    from pipeline.fit_imported import NO_RELABELLING
+    from pipeline.presets import runnable_names
 
-    preset = domain if domain in preset_names() else "PRESET"
-    return f"omrl run {preset} --trials {name}"
+    domain = preparation.plan.domain
+    words = ["omrl", "run", domain if domain in runnable_names() else "PRESET", "--trials", name]
+    if without_states and preparation.family.spec.goal == "hidden":  # else nothing is relabelled
+        words += [word for setting in NO_RELABELLING for word in ("--set", setting)]
+    return " ".join(words)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.d4rl import read_d4rl, write_d4rl
+from datasets.d4rl import read_d4rl, read_unchecked, write_d4rl
 from datasets.errors import DataError
 from datasets.trials import Trials
 
@@ -37,7 +37,8 @@ def flat_file(path: Path, lengths: list[int], **changes: Any) -> dict[str, np.nd
     with h5py.File(path, "w") as file:
         for name, array in data.items():
             if array is not None:
-                file.create_dataset(name, data=array, compression="gzip")
+                packed = "gzip" if np.ndim(array) else None
+                file.create_dataset(name, data=array, compression=packed)
         file["metadata/algorithm"] = np.bytes_(b"SAC")
         file["metadata/iteration"] = np.int32(7)
     return data
@@ -72,8 +73,63 @@ def test_an_episode_that_ends_early_or_not_at_all_is_not_written(
     trials: Trials = make_trials()
     trials.terminations[:] = False
     trials.arrays[field][1, 1, step] ^= True
-    with pytest.raises(DataError, match=f"trial 1, step {4 + step}: an episode must end"):
+    message = {
+        "terminations": "step 6: the episode goes on after it has terminated",
+        "truncations": "step 7: an episode must end",
+    }
+    with pytest.raises(DataError, match=f"trial 1, {message[field]}"):
         write_d4rl(tmp_path / "x.h5", trials)
+
+
+def test_an_episode_that_terminates_early_is_cut_off_there_and_filled_up_again(
+    tmp_path: Path, make_trials: Any
+) -> None:
+    trials: Trials = make_trials(count=2, episodes=2, horizon=5, infos=True)
+    trials.terminations[:] = False
+    trials.terminations[1, 0, 2:] = True
+    trials.observations[1, 0, 3:] = trials.observations[1, 0, 3]
+    path = tmp_path / "x.h5"
+    write_d4rl(path, trials)
+    with h5py.File(path) as file:
+        assert len(file["rewards"]) == 2 * 2 * 5 - 2
+        assert np.flatnonzero(file["terminals"]).tolist() == [12]
+        assert not file["timeouts"][12]
+    with pytest.raises(DataError, match="episode 2 has 3 steps, but episode 0 has 5"):
+        read_d4rl(path, 2)
+    found = read_unchecked(path, 2, horizon=5)
+    filled = found.infos["filled"]
+    assert np.argwhere(filled).tolist() == [[1, 0, 3], [1, 0, 4]]
+    for name, array in trials.arrays.items():
+        mine = found.arrays[name]
+        if name in ("observations", "terminations", "truncations"):
+            np.testing.assert_array_equal(mine, array, name)
+        else:
+            np.testing.assert_array_equal(mine[~filled], array[~filled], name)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "changes", "horizon", "message"),
+    [
+        (
+            [5, 3],
+            {},
+            5,
+            "episode 1 is cut off after 3 of the 5 steps .* only those that a terminal",
+        ),
+        ([5, 6], {}, 5, "episode 1 has 6 steps, but episodes of the domain have 5"),
+        ([5, 5], {"next_observations": None}, 5, "no next_observations, .* episode 0 has 5 rows"),
+        ([6, 5], {"next_observations": None}, 5, "the last of 6, but episode 1 has 5 rows"),
+        ([5], {"rewards": np.float32(1)}, 5, r"rewards of shape \(\), but \(rows,\) is needed"),
+        ([5], {"rewards": np.zeros((5, 2))}, 5, r"rewards of shape \(5, 2\)"),
+    ],
+)
+def test_episodes_that_do_not_have_the_horizon(
+    tmp_path: Path, lengths: list[int], changes: dict[str, Any], horizon: int, message: str
+) -> None:
+    flat_file(tmp_path / "x.h5", lengths, **changes)
+    with pytest.raises(DataError, match=message) as caught:
+        read_unchecked(tmp_path / "x.h5", horizon=horizon)
+    assert str(tmp_path / "x.h5") in str(caught.value)
 
 
 def test_a_file_of_d4rls_own_is_read(tmp_path: Path) -> None:

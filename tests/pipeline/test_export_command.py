@@ -10,6 +10,7 @@ import pytest
 from log_files import logged
 
 from datasets.d4rl import read_d4rl, write_d4rl
+from datasets.early_ends import lived_steps
 from datasets.trial_store import read_trials
 from pipeline.cli import main
 from pipeline.imports import read_import
@@ -86,6 +87,39 @@ def test_minari_loads_what_was_written(
         found = read_trials(folder_of(store, "again"), index)
         for key, array in trials.arrays.items():
             np.testing.assert_array_equal(found.arrays[key], array, key)
+
+
+@pytest.mark.parametrize("format", ["d4rl", "minari"])
+def test_fallen_ants_are_exported_up_to_their_fall_and_come_back(
+    format: str,
+    store: Store,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trials = logged("ant_dir", [1.0], seed=1, scripted=False)
+    lengths = lived_steps(trials, "ants").sum(axis=2).reshape(-1)
+    assert lengths.min() < 200
+    (tmp_path / "logs").mkdir()
+    write_d4rl(tmp_path / "logs" / "0.h5", trials, {"task": np.array([1.0])})
+    words = ["--domain", "ant_dir", "--quiet", "--test-tasks", "2"]
+    assert main(["import", str(tmp_path / "logs"), *words, "--name", "mine"]) == 0
+    out = tmp_path / "out"
+    assert main(["export", "mine", "--to", str(out), "--format", format, "--quiet"]) == 0
+    if format == "minari":
+        minari = pytest.importorskip("minari")
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(out))
+        episodes = list(minari.load_dataset("omrl/ant-dir/all-v0").iterate_episodes())
+        assert [len(episode.rewards) for episode in episodes] == lengths.tolist()
+        assert [episode.terminations[-1] for episode in episodes] == (lengths < 200).tolist()
+    else:
+        with h5py.File(out / "ant-dir-task-0000.hdf5") as file:
+            assert len(file["rewards"]) == lengths.sum()
+    assert main(["import", str(out), *words, "--name", "again"]) == 0
+    first, second = (read_trials(folder_of(store, name), 0) for name in ("mine", "again"))
+    for name, array in first.arrays.items():
+        np.testing.assert_array_equal(second.arrays[name], array, name)
+    assert second.arrays.keys() == first.arrays.keys()
 
 
 @pytest.mark.parametrize("domain", ["gridworld"], indirect=True)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ import pytest
 from conftest import called, omrl_process
 from log_files import logged, write_borel, write_idaq, write_minari_file
 
+from datasets import d4rl_scores
 from datasets.d4rl import write_d4rl
 from datasets.trial_store import read_meta
+from environments.registry import load_family
+from pipeline import importing
 from pipeline.cli import main
-from pipeline.imports import find_import, list_imports, read_import
+from pipeline.imports import find_import, list_imports, read_import, write_import
 from pipeline.store import Store
 
 Capture = pytest.CaptureFixture[str]
@@ -263,9 +267,94 @@ def test_a_taken_name_is_refused(files: Path, imported: str, capsys: Capture) ->
 
 
 def test_normalised_returns_of_a_d4rl_name(files: Path, store: Store, capsys: Capture) -> None:
-    words = ["import", str(files), *GRID, "--d4rl-name", "maze2d-open-v0"]
+    """A file's name alone says little: the gridworld's numbers are not those of a maze."""
+    path = (files / "0.hdf5").rename(files / "maze2d-open-v0.hdf5")
+    assert main(["import", str(path), *GRID]) == 0
+    assert "normalised return" not in capsys.readouterr().out
+    assert main(["import", str(files), *GRID, "--d4rl-name", "maze2d-open-v0"]) == 0
+    assert "on the scale of D4RL's maze2d-open-v0)" in capsys.readouterr().out
+
+
+def test_a_file_with_the_widths_of_d4rls_is_normalised_by_its_name(
+    store: Store, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(d4rl_scores._WIDTHS, "maze2d", (2, 1))
+    path = tmp_path / "maze2d_open-v0.hdf5"
+    write_d4rl(path, logged("gridworld", GOALS[0]), {"task": np.array(GOALS[0])})
+    assert main(["import", str(path), *GRID]) == 0
+    assert "on the scale of D4RL's maze2d_open-v0)" in capsys.readouterr().out
+
+
+def test_spellings_of_a_domain_are_one(
+    files: Path, store: Store, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "canonical_domain", lambda name: name.removesuffix("-v2"))
+    words = ["import", str(files), "--domain", "gridworld-v2", "--quiet", "--name", "mine"]
     assert main(words) == 0
-    assert "normalised return: " in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-1] == "next: omrl run gridworld --trials mine"
+    record = read_import(store, "mine")
+    assert (record.domain, record.config["domain"]) == ("gridworld", "gridworld")
+    folder = store.artefact_folder(*store.parse(record.artefact))
+    assert read_meta(folder).family == "gridworld"
+
+
+def test_a_task_that_the_domain_does_not_have_is_told_with_its_place(
+    files: Path, store: Store, tmp_path: Path, capsys: Capture
+) -> None:
+    table = tmp_path / "tasks.csv"
+    words = ("import", str(files), *GRID, "--tasks", str(table))
+    table.write_text("name,goal_x,goal_y,role\n0,4,4,train\n,3,3,test\n1,9,0,train\n2,0,4,train\n")
+    assert f"{table}, line 4: gridworld: its task is the cell (9.0, 0.0)" in refused(capsys, *words)
+    table.write_text("name,goal_x,goal_y,role\n0,4,4,train\n1,2,0,\n2,0,4,\n,9,9,test\n")
+    assert f"{table}, line 5: gridworld: its task is the cell (9.0, 9.0)" in refused(capsys, *words)
+    write_d4rl(files / "3.hdf5", logged("gridworld", GOALS[0]), {"task": np.array([9.0, 9.0])})
+    message = refused(capsys, "import", str(files), *GRID)
+    assert f"3 ({files / '3.hdf5'}): gridworld: its task is the cell (9.0, 9.0)" in message
+
+
+def test_trials_without_states_are_for_runs_that_relabel_nothing(
+    store: Store, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "push" / "goal_idx0"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(501, 39)).astype(np.float32)
+    actions = rng.uniform(-1, 1, (500, 4)).astype(np.float32)
+    arrays = {"obs": observations[:-1], "next_obs": observations[1:], "actions": actions}
+    for number in range(2):
+        name = f"trj_evalsample{number}_step49500.npz"
+        np.savez(folder / name, rewards=rng.random(500), **arrays)
+    table = tmp_path / "tasks.csv"
+    task = "0.05,0.65,0.02,0.05,0.85,0.015"
+    names = ",".join(load_family("ml1/push").spec.task_names)
+    table.write_text(f"name,{names}\ngoal_idx0,{task}\n")
+    words = ("import", str(tmp_path / "push"), "--domain", "ml1/push-v2", "--tasks", str(table))
+    words = (*words, "--test-tasks", "2", "--quiet")
+    assert "--without-states takes logs that lack them" in refused(capsys, *words)
+    assert main([*words, "--without-states"]) == 0
+    out, err = capsys.readouterr()
+    assert "logs without simulator states: 1 of 1; their rewards are not checked" in err
+    following = out.splitlines()[-1].removeprefix("next: ").split()
+    assert following[:5] == ["omrl", "run", "ml1/push", "--trials", "push"]
+    record = read_import(store, "push")
+    assert record.config["without_states"] is True
+    assert "--without-states" in record.command
+    message = refused(capsys, *following[1:5], "--dry-run")
+    assert "are without simulator states" in message
+    assert "set vae.relabelling.enabled=false and relabel.relabelled_copies=0" in message
+    message = refused(capsys, *following[1:7], "--dry-run")
+    assert "are without simulator states" in message
+    assert main([*following[1:], "--dry-run"]) == 0
+    assert "plan-donors" not in capsys.readouterr().out
+    write_import(store, replace(record, domain="ml1/push-v2"))  # as imports of before have it
+    assert main([*following[1:], "--dry-run"]) == 0
+
+
+def test_the_option_changes_nothing_where_no_states_are_needed(
+    files: Path, imported: str, store: Store, capsys: Capture
+) -> None:
+    assert main(["import", str(files), *GRID, "--name", imported, "--without-states"]) == 0
+    assert "was in the store already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("point", ["data-done", "before-manifest", "trials/before-rename"])

@@ -40,6 +40,15 @@ def test_versions_are_the_same_preset(spelling: str) -> None:
     assert load_config(spelling, root=CLONE) == load_config("ml1/push-wall", root=CLONE)
 
 
+@pytest.mark.parametrize("spelling", ["ml1/push-wall-v2", "ml1/push-wall-v3"])
+def test_versions_are_the_same_domain(spelling: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"collect:\n  domain: {spelling}\n")
+    assert load_config(str(path)).config.collect.domain == "ml1/push-wall"
+    loaded = load_config("ml1/reach", [f"collect.domain={spelling}"], root=CLONE)
+    assert loaded.config.collect.domain == "ml1/push-wall"
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize(("task_set", "why"), [("sweep", "tells it"), ("hammer", "it is fixed")])
 def test_where_nothing_is_hidden_nothing_is_relabelled_and_it_is_said(

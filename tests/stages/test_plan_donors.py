@@ -17,12 +17,14 @@ from algorithms.donor_plans import DonorPlan, load_plan
 from algorithms.errors import AlgorithmError
 from datasets.files import digest_tree, read_json
 from datasets.hyper_states import HyperStates
-from datasets.trial_store import read_meta, read_trials, write_trials
+from datasets.trial_store import read_meta, read_trials, write_meta, write_trials
+from datasets.trials import Trials
 from stages.collect import collect
 from stages.config import CollectConfig, DonorsConfig, RelabelConfig, VaeConfig
 from stages.context import Interrupted, StageContext
 from stages.errors import StageError
 from stages.plan_donors import DonorJob, plan_donors
+from stages.recomputed_rewards import TOLERANCE
 from stages.relabel import relabel
 from stages.train_vae import train_vae
 
@@ -165,6 +167,51 @@ def test_logs_of_another_simulator_are_refused(trials: Path, tmp_path: Path) -> 
         changed = log.rewards + np.float32(0.01 * (task == 2))
         write_trials(folder, meta, task, replace(log, rewards=changed))
     with pytest.raises(StageError, match=r"rewards of task 2 recomputed .* by up to 0\.01"):
+        plan_of(tmp_path, folder)
+
+
+def altered(
+    folder: Path, trials: Path, details: dict[str, Any], change: Any = lambda task, log: log
+) -> Path:
+    """The same trials with other details and changed logs."""
+    meta = replace(read_meta(trials), details=details)
+    folder.mkdir()
+    write_meta(folder, meta)
+    for task in range(TASKS):
+        write_trials(folder, meta, task, change(task, read_trials(trials, task, meta)))
+    return folder
+
+
+def test_states_that_imports_take_as_rounded_are_taken_here_too(
+    trials: Path, tmp_path: Path
+) -> None:
+    """Logs with states of single precision, on places far from the origin."""
+
+    def rounded(task: int, log: Trials) -> Trials:
+        place = log.infos["place"].astype(np.float32).astype(np.float64) + 5e-6
+        return replace(log, infos={"place": place})
+
+    plan_of(tmp_path, altered(tmp_path / "trials", trials, {}, rounded))
+    assert 1e-6 < read_json(tmp_path / "plan" / "plan.json")["largest_own_gap"] < TOLERANCE
+
+
+def test_a_gap_that_an_import_took_is_taken_and_not_recited(trials: Path, tmp_path: Path) -> None:
+    def changed(task: int, log: Trials) -> Trials:
+        return replace(log, rewards=log.rewards + np.float32(0.01))
+
+    def details(gap: float) -> dict[str, Any]:
+        return {"import": {"format": "d4rl", "logs": [{"gap": gap}] * TASKS}}
+
+    plan_of(tmp_path, altered(tmp_path / "taken", trials, details(0.011), changed))
+    folder = altered(tmp_path / "other", trials, details(0.0), changed)
+    with pytest.raises(StageError, match=r"of another simulator \(data: unknown, now: ") as caught:
+        plan_of(tmp_path / "refused", folder)
+    assert "d4rl" not in str(caught.value)
+
+
+def test_trials_without_states_are_refused(trials: Path, tmp_path: Path) -> None:
+    folder = altered(tmp_path / "bare", trials, {}, lambda task, log: replace(log, infos={}))
+    with pytest.raises(StageError, match="trials of task 0 have no infos/place"):
         plan_of(tmp_path, folder)
 
 

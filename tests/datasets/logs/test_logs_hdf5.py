@@ -83,6 +83,8 @@ def test_malformed_d4rl_files(tmp_path: Path, logs: list[Trials]) -> None:
         list(d4rl_tasks(written(outside=h5py.SoftLink("/rewards"))))
     with pytest.raises(DataError, match="outside is a ExternalLink"):
         list(d4rl_tasks(written(outside=h5py.ExternalLink("/etc/passwd", "/"))))
+    with pytest.raises(DataError, match=r"rewards of shape \(\), but \(rows,\)"):
+        list(d4rl_tasks(written(rewards=np.float32(1), **{"infos/task": np.zeros((240, 1))})))
     with pytest.raises(DataError, match=r"infos/task of shape \(3, 1\), but \(240, task\)"):
         list(d4rl_tasks(written(**{"infos/task": np.zeros((3, 1))})))
     with pytest.raises(DataError, match="numbers or bool are needed"):
@@ -130,6 +132,27 @@ def test_a_task_in_infos(tmp_path: Path, logs: list[Trials]) -> None:
     assert log.read(SPARSE).infos["qpos"].shape == (2, 2, 60, 3)
 
 
+def test_minari_episodes_that_terminate_early_are_filled_up(
+    tmp_path: Path, logs: list[Trials]
+) -> None:
+    path = write_minari_file(tmp_path / "mine-v0", [([1.0], logs[0])])
+    with h5py.File(path, "a") as file:
+        group = file["episode_1"]
+        for name in list(group):
+            rows = group[name][: 10 + (name == "observations")]
+            del group[name]
+            group[name] = rows
+        group["terminations"][9] = True
+    found = next(minari_tasks(tmp_path / "mine-v0")).read(SPARSE)
+    assert found.rewards.shape == (2, 2, 60)
+    assert np.argwhere(found.infos["filled"])[[0, -1]].tolist() == [[0, 1, 10], [0, 1, 59]]
+    ended = logs[0].observations[0, 1, 10]
+    np.testing.assert_array_equal(found.observations[0, 1, 10:], np.tile(ended, (51, 1)))
+    assert found.terminations[0, 1].tolist() == [False] * 9 + [True] * 51
+    assert found.truncations[0, 1].tolist() == [False] * 59 + [True]
+    np.testing.assert_array_equal(found.rewards[1], logs[0].rewards[1])
+
+
 def test_malformed_minari_data_sets(tmp_path: Path, logs: list[Trials]) -> None:
     folder = tmp_path / "mine-v0"
     path = write_minari_file(folder, [([1.0], logs[0])])
@@ -151,7 +174,7 @@ def test_malformed_minari_data_sets(tmp_path: Path, logs: list[Trials]) -> None:
         read()
     change(**{n: np.zeros(59, "f4") for n in ("rewards", "terminations", "truncations")})
     change(observations=np.zeros((60, 2), "f4"), actions=np.zeros((59, 2), "f4"))
-    with pytest.raises(DataError, match="episode_1 has 59 steps, but episode_0 has 60"):
+    with pytest.raises(DataError, match="episode_1 is cut off after 59 of the 60 steps"):
         read()
     change(actions=None)
     with pytest.raises(DataError, match="episode_1/actions is missing"):
