@@ -143,7 +143,9 @@ def _step(
 def _blind(config: RunConfig) -> BaseModel:
     """The task-blind agent: the same rule on states alone, for a share of the updates."""
     updates = max(1, round(config.offline.updates * config.evaluate.blind_share))
-    return config.offline.model_copy(update={"beliefs": False, "updates": updates})
+    return config.offline.model_copy(
+        update={"beliefs": False, "updates": updates, "belief_noise": 0.0}
+    )
 
 
 def checked_stage(name: str, option: str) -> str:

@@ -232,6 +232,13 @@ class OfflineConfig(FrozenConfig):
         description="rate at which the weights that act follow the trained ones, a moving average "
         "that steadies scores; 0: the trained ones act",
     )
+    belief_noise: NonNegativeFloat = Field(
+        0.0,
+        # left out where 0: agents trained before there was any keep their fingerprints
+        exclude_if=lambda noise: noise == 0,
+        description="noise on a batch's beliefs, in deviations of the data's: with few training "
+        "tasks agents act on details of beliefs that mean nothing",
+    )
     evaluate_every: PositiveInt = Field(5000, description="updates between evaluations")
     log_every: PositiveInt = Field(500, description="updates between logged losses")
     memory_gb: PositiveFloat = Field(

@@ -30,6 +30,7 @@ from algorithms.agent_files import (
     save_description,
     save_weights,
 )
+from algorithms.belief_noise import with_belief_noise
 from algorithms.capture import Captured, graphs_on
 from algorithms.divergence import not_finite
 from algorithms.errors import DivergenceError
@@ -53,6 +54,7 @@ from stages.stored_tasks import StoredTasks
 from stages.tensorboard import scalar_writer
 
 Row = dict[str, float]
+Sample = Callable[[torch.Generator], Batch]
 
 
 class Evaluator:
@@ -116,7 +118,7 @@ class Training:
         self,
         learner: Learner,
         actor: Learner,
-        sample: Callable[[torch.Generator], Batch],
+        sample: Sample,
         draws: torch.Generator,
         config: OfflineConfig,
         folder: Path,
@@ -299,13 +301,20 @@ def train_offline(
     description = describe_agent(config.learner, spec, width, config.beliefs, int(meta["episodes"]))
     weights_seed = torch_seed(seed, "train-offline", role, "learner")
     learner = build_agent(description, weights_seed, context.device)
-    if config.normalise:
-        learner.set_normalisation(*residents.moments())
+    noise = config.belief_noise if config.beliefs else 0.0
+    deviation: Tensor | None = None
+    if config.normalise or noise:
+        mean, deviation = residents.moments()
+        if config.normalise:
+            learner.set_normalisation(mean, deviation)
     draws = torch_generator(seed, "train-offline", role, "batches", device=context.device)
     actor = learner
     if config.weight_averaging:
         actor = build_agent(description, weights_seed, context.device)
-    sample = partial(residents.table.sample, config.batch_size)
+    sample: Sample = partial(residents.table.sample, config.batch_size)
+    if noise and deviation is not None:
+        spread = noise * deviation[spec.observation_dim :].to(context.device)
+        sample = _with_noise(sample, spread)
     training = Training(learner, actor, sample, draws, config, context.checkpoints)
     training.restore()
     with products(context.device, context.precision), closing(evaluator):
@@ -316,6 +325,15 @@ def train_offline(
     save_weights(output / BEST, actor, training.best_step)
     _write_curve(output / "metrics.csv", training.metrics)
     _write_curve(output / "evaluations.csv", training.evaluations)
+
+
+def _with_noise(sample: Sample, deviations: Tensor) -> Sample:
+    """A sampler whose beliefs are noisy, with deviations (2L,)."""
+
+    def noisy(generator: torch.Generator) -> Batch:
+        return with_belief_noise(sample(generator), deviations, generator)
+
+    return noisy
 
 
 def _train(

@@ -251,10 +251,14 @@ def test_a_seed_gives_the_same_bytes_and_another_does_not(
 
 
 @pytest.mark.parametrize("when", [0, 1, 7, 10, 16, 29])
-@pytest.mark.parametrize(("rule", "averaging"), [("dqn", 0.0), ("dqn", 0.1), ("td3bc", 0.0)])
+@pytest.mark.parametrize(
+    ("rule", "averaging", "noise"),
+    [("dqn", 0.0, 0.0), ("dqn", 0.1, 0.0), ("td3bc", 0.0, 0.0), ("td3bc", 0.0, 0.3)],
+)
 def test_a_killed_run_goes_on_to_the_same_bytes(
     rule: str,
     averaging: float,
+    noise: float,
     when: int,
     corridor: Inputs,
     drift: Inputs,
@@ -262,7 +266,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inputs = corridor if rule == "dqn" else drift
-    config = make_config(rule, weight_averaging=averaging)
+    config = make_config(rule, weight_averaging=averaging, belief_noise=noise)
     straight = run(config, inputs, tmp_path / "straight")
     update, steps = Training.update, []
 
@@ -343,6 +347,23 @@ def test_the_weights_that_act_are_a_moving_average(
         expected = {k: (1 - share) * v + share * newest[k] for k, v in expected.items()}
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_belief_noise_is_for_agents_with_beliefs(
+    normalise: bool, drift: Inputs, tmp_path: Path
+) -> None:
+    quiet, noisy = (
+        make_config("td3bc", belief_noise=noise, normalise=normalise) for noise in (0.0, 0.5)
+    )
+    assert run(noisy, drift, tmp_path / "a")[FINAL] != run(quiet, drift, tmp_path / "b")[FINAL]
+    blind = {"beliefs": False}
+    same = [
+        run(config.model_copy(update=blind), drift, tmp_path / f"blind-{index}")[FINAL]
+        for index, config in enumerate((quiet, noisy))
+    ]
+    assert same[0] == same[1]
+    assert "belief_noise" not in quiet.model_dump(mode="json")
 
 
 def test_no_averaging_leaves_fingerprints_alone() -> None:
