@@ -13,9 +13,9 @@ from conftest import omrl_process
 
 from pipeline.store import KINDS, Store
 
-RUN = ("run", "gridworld", "--no-prefect", "--no-report", "--quiet")
+RUN = ("run", "ant_dir", "--no-prefect", "--no-report", "--quiet")
 POINTS = ("before-write", "data-done", "before-manifest", "before-rename", "after-rename")
-STAGES = ("collect", "train_vae", "relabel", "train_offline", "evaluate")
+STAGES = ("collect", "plan_donors", "train_vae", "relabel", "train_offline", "evaluate")
 LEFT_OVERS = (".tmp", ".trash", ".checkpoints")
 
 
@@ -52,7 +52,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     home = tmp_path_factory.mktemp("straight")
     assert omrl(home, *RUN)[0] == 0
     found = digests(home)
-    assert len(found) == 6
+    assert {kind for kind, _, _ in (name.partition("/") for name in found)} == set(KINDS)
     return found
 
 
@@ -120,7 +120,7 @@ def test_stopped_within_seconds_and_goes_on(
     code, errors = finish(process)
     assert time.monotonic() - begun < 10
     assert code == 130
-    assert "Go on with: omrl run gridworld --seed 0 --no-prefect --no-report --quiet" in errors
+    assert "Go on with: omrl run ant_dir --seed 0 --no-prefect --no-report --quiet" in errors
     assert "Traceback" not in errors
     log.write_text("")
     assert omrl(home, *RUN, OMRL_FAKE_LOG=str(log))[0] == 0
