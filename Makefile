@@ -22,13 +22,17 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps d4rl==1.1
 	@touch $@
 
+$(VENV)/.slow: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dask]'
+	@touch $@
+
 demo: $(VENV)/.runtime ## the whole gridworld pipeline, from data to report
 	$(BIN)/omrl run gridworld
 
 test: $(VENV)/.dev lint types imports ## everything that CI checks
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-fail-under=90
 
-test-slow: $(VENV)/.dev ## crash batteries, servers and trainings too
+test-slow: $(VENV)/.slow ## crash batteries, servers and trainings too
 	$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/.dev ## every stage beside a plain loop; writes docs/performance.md
