@@ -50,8 +50,7 @@ def check_relabelling(family: TaskFamily, tasks: int, config: RelabellingConfig)
             f"rewards cannot be relabelled: tasks of {spec.name} differ in dynamics; set "
             "relabelling.enabled to false and use policy replaying in collection"
         )
-    if spec.goal != "hidden":
-        why = "the first observation tells the goal" if spec.goal == "visible" else "tasks share it"
+    if (why := spec.why_not_hidden) is not None:
         raise AlgorithmError(
             f"there is nothing to relabel in {spec.name}: {why}; set relabelling.enabled to false"
         )

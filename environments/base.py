@@ -58,6 +58,15 @@ class Spec:
     infos: Mapping[str, int] = field(default_factory=dict)  # widths of what `reward` takes as `sim`
 
     @property
+    def why_not_hidden(self) -> str | None:
+        """How agents know the goal without looking for it; None if they do not."""
+        if self.goal == "hidden":
+            return None
+        return (
+            "the first observation tells the goal" if self.goal == "visible" else "tasks share it"
+        )
+
+    @property
     def observation_dim(self) -> int:
         """Width of an observation."""
         return len(self.observation_names)

@@ -166,8 +166,7 @@ def _relabelling_problems(config: RunConfig, spec: Spec) -> Iterator[Problem]:
     remedy = None
     if spec.tasks_differ_in == "dynamics":
         remedy = f"the tasks of {spec.name} differ in dynamics, so rewards cannot be relabelled"
-    elif spec.goal != "hidden":
-        why = "the first observation tells the goal" if spec.goal == "visible" else "tasks share it"
+    elif (why := spec.why_not_hidden) is not None:
         remedy = f"there is nothing to relabel in {spec.name} ({why})"
     if remedy is not None:
         if config.vae.relabelling.enabled:

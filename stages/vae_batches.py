@@ -47,7 +47,7 @@ class BatchSource:
         self._device = device
         self._seed = seed
         self._training = self._donors(table.training, plan)
-        if plan is not None:
+        if self._training.plan is not None:
             _check_donors(self._training.plan)
         self.rng = numpy_generator(seed, "train-vae", "batches")
         self.noise = torch_generator(seed, "train-vae", "noise", device=device)
@@ -118,9 +118,9 @@ class BatchSource:
         return torch.randn(shape, generator=generator, device=self._device)
 
 
-def _check_donors(plan: DonorPlan | None) -> None:
+def _check_donors(plan: DonorPlan) -> None:
     """Raise AlgorithmError where trials of a task would silently stay as logged in every batch."""
-    if plan is None or plan.dropping:  # then plan-donors has said so
+    if plan.dropping:  # then plan-donors has said so
         return
     lonely = np.flatnonzero(~plan.usable.any(1))
     if len(lonely):

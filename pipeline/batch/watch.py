@@ -31,9 +31,10 @@ def progress_note(root: Path, runs: Collection[str], since: float) -> str:
 
 def _at(root: Path, run: str, since: float) -> str | None:
     """The step and how far it is; a space if the run says neither yet, None if it has no log."""
+    path = log_path(root, run)
     try:
-        with log_path(root, run).open("rb") as stream:
-            if log_path(root, run).stat().st_mtime < since:
+        with path.open("rb") as stream:
+            if path.stat().st_mtime < since:
                 return None
             stream.seek(max(0, stream.seek(0, 2) - _TAIL_BYTES))
             tail = stream.read().decode("utf-8", "replace")

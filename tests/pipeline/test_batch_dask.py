@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from served import background, wait_for
 
 from pipeline.records import list_records
 from pipeline.store import Store
@@ -109,29 +110,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield Cluster(api, scheduler, env, folder)
 
 
-@contextmanager
-def background(words: Sequence[str], env: dict[str, str], log: Path) -> Iterator[None]:
-    """`python -m WORDS` in a session of its own, ended with all that it started."""
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *words],
-            cwd=REPOSITORY,
-            env=env,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=15)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens at."""
     with ExitStack() as stack:
@@ -149,17 +127,6 @@ def wait_for_port(port: int) -> None:
         else:
             return
     pytest.fail(f"nobody listens at {port}")
-
-
-def wait_for(url: str) -> None:
-    """Return once `url` answers."""
-    for _ in range(400):
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail(f"{url} does not answer")
 
 
 def test_two_presets_on_two_workers(cluster: Cluster) -> None:

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import FAKE_PROGRAM, REPOSITORY, called
+from served import ends_soon
 
 from pipeline.batch import job as jobs
 from pipeline.batch import request as requests
@@ -342,20 +343,7 @@ def test_a_killed_driver_leaves_no_run_behind() -> None:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()
-    for _ in range(100):
-        if not _alive(child):
-            return
-        time.sleep(0.05)
-    os.kill(child, signal.SIGKILL)
-    pytest.fail("the run outlived its driver")
-
-
-def _alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    assert ends_soon(child), "the run outlived its driver"
 
 
 # ---------------------------------------------------------------------- Prefect's side, no server

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from served import background, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -98,52 +96,16 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     served = Prefect(api, env, folder / "home")
-    server = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    server = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with background(server, env, folder / "server.log"):
-        wait_for(f"{api}/health")
+        wait_for(f"{api}/health", tries=800)
         assert served.command("work-pool", "create", "local", "--type", "process").returncode == 0
         deployed = served.command("--no-prompt", "deploy", "--all")
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-        with background(["worker", "start", "--pool", "local"], env, folder / "worker.log"):
+        with background(
+            ["prefect", "worker", "start", "--pool", "local"], env, folder / "worker.log"
+        ):
             yield served
-
-
-@contextmanager
-def background(words: Sequence[str], env: dict[str, str], log: Path) -> Iterator[None]:
-    """`prefect WORDS` in a session of its own, ended with all that it started."""
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", *words],
-            cwd=REPOSITORY,
-            env=env,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        for _ in range(2):  # a worker ends at the second signal
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=15)
-                break
-            except subprocess.TimeoutExpired:
-                continue
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def wait_for(url: str) -> None:
-    """Return once `url` answers."""
-    for _ in range(800):
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail(f"{url} does not answer")
 
 
 def test_deploy_run_and_rerun_one_stage(prefect: Prefect) -> None:
